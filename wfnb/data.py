@@ -1,0 +1,269 @@
+"""Data sets with fixed splits: digits (embedded), MNIST, CIFAR-10, ImageNet, and any folder of images.
+
+``load_dataset`` gives train, validation (held out of the training images) and test splits; the split is fixed by ``seed``.
+Small sets are one ``uint8`` tensor on the device, and a batch is an index into it: no worker processes (after
+KellerJordan/cifar10-airbench). Large folders are read by a ``DataLoader``. ``batches`` serves both.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from wfnb.checks import check_choice
+from wfnb.paths import data_folder
+
+__all__ = ["DATASETS", "ImageData", "ImageSet", "batches", "load_dataset", "sample", "task_of"]
+
+SMALL = 2**30  # bytes of uint8 pixels that may live as one tensor on the device
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ImageSet(Dataset):
+    """Images and labels as two tensors on one device: a map-style data set of (normalised float image, int label).
+
+    Args:
+        images: ``uint8`` pixels (N, C, H, W).
+        labels: ``int64`` (N,).
+        mean, std: Per channel, in units of pixels scaled to [0, 1].
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        self.images, self.labels, self.mean, self.std = images, labels, tuple(mean), tuple(std)
+        scale = torch.tensor(std, device=images.device).view(1, -1, 1, 1) * 255
+        self._scale, self._shift = 1 / scale, -torch.tensor(mean, device=images.device).view(1, -1, 1, 1) * 255 / scale
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        images, labels = self.batch([index])
+        return images[0], int(labels[0])
+
+    def batch(self, index: Tensor | list[int] | slice) -> tuple[Tensor, Tensor]:
+        """The normalised images (B, C, H, W) and labels (B,) at ``index``."""
+        return self.images[index] * self._scale + self._shift, self.labels[index]
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """All normalised images and labels."""
+        return self.batch(slice(None))
+
+    def subset(self, index: Tensor) -> "ImageSet":
+        """The set of the images at ``index`` (an index or a boolean mask)."""
+        return ImageSet(self.images[index], self.labels[index], self.mean, self.std)
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on ``device``."""
+        return ImageSet(self.images.to(device), self.labels.to(device), self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: its splits and what a network needs to know of it.
+
+    Attributes:
+        name: As given to ``load_dataset``.
+        train, val, test: ``val`` is held out of the training images; ``test`` is never used to choose anything.
+        class_names: One name a class, K in all.
+        channels, size: Of an image: (channels, size, size).
+        mean, std: Per channel, of pixels scaled to [0, 1]; the images are normalised with them.
+        flips: Whether a mirrored image keeps its class (used as augmentation).
+    """
+
+    name: str
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    class_names: tuple[str, ...]
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flips: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes."""
+        return len(self.class_names)
+
+    def limited(self, images: int) -> "ImageData":
+        """The same data with at most ``images`` images a split (the same for each class, as far as they go)."""
+        return replace(self, **{split: sample(getattr(self, split), images) for split in ("train", "val", "test")})
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(getattr(self, split)):,}" for split in ("train", "val", "test"))
+        return f"ImageData({self.name!r}: {self.num_classes} classes, {self.channels}x{self.size}x{self.size}, {sizes})"
+
+
+def _digits(seed: int, device: torch.device) -> ImageData:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16  # (1797, 1, 8, 8)
+    images = (F.interpolate(pixels, size=16, mode="bilinear") * 255).round().to(torch.uint8)
+    labels = torch.tensor(bunch.target, dtype=torch.int64)
+    # scikit-learn's file has no split of its own: a fixed fifth of each class is the test set, whatever the seed
+    rest, test = _stratified(labels, len(labels) // 5, seed=20_000)
+    train, val = _stratified(labels[rest], len(rest) // 6, seed)
+    return _tensors("digits", images, labels, rest[train], rest[val], test, [str(d) for d in range(10)], device)
+
+
+def _torchvision(kind: str, seed: int, device: torch.device) -> ImageData:
+    from torchvision import datasets
+
+    cls, present = {"mnist": (datasets.MNIST, "MNIST/raw"), "cifar10": (datasets.CIFAR10, "cifar-10-batches-py")}[kind]
+    folder = data_folder()
+    try:
+        parts = [cls(str(folder), train=train, download=not (folder / present).is_dir()) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"data set {kind!r} is not complete under {folder} and could not be downloaded ({type(error).__name__}): "
+            f"connect to the internet once, or set WFNB_DATA to a folder that holds {present}/."
+        ) from error
+    images = torch.cat([torch.as_tensor(np.asarray(part.data)) for part in parts])
+    images = images[:, None] if kind == "mnist" else images.permute(0, 3, 1, 2).contiguous()
+    labels = torch.cat([torch.as_tensor(part.targets) for part in parts]).long()
+    n_train = len(parts[0])
+    train, val = _stratified(labels[:n_train], n_train // 10, seed)
+    names = [str(d) for d in range(10)] if kind == "mnist" else parts[0].classes
+    return _tensors(kind, images, labels, train, val, torch.arange(n_train, len(labels)), names, device, flips=kind == "cifar10")
+
+
+def _tensors(name, images, labels, train, val, test, class_names, device, flips=False, mean=None, std=None) -> ImageData:
+    if mean is None:
+        pixels = images[train].float() / 255
+        mean, std = ([round(float(v), 4) for v in stat(pixels, (0, 2, 3))] for stat in (torch.mean, torch.std))
+    splits = [ImageSet(images[i], labels[i], tuple(mean), tuple(std)).to(device) for i in (train, val, test)]
+    return ImageData(name, *splits, tuple(class_names), images.shape[1], images.shape[2], tuple(mean), tuple(std), flips)
+
+
+def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int) -> ImageData:
+    """``folder/train/<class>/`` and ``folder/val/<class>/`` (or ``test``) as torchvision's ImageFolder reads them."""
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
+    if not (folder / "train").is_dir() or test_folder is None:
+        raise FileNotFoundError(
+            f"data set {name!r}: {folder} must hold train/<class>/*.jpg and val/<class>/*.jpg (or test/), one folder a class."
+        )
+    resize = transforms.Compose([transforms.Resize(round(size / 0.875), interpolation=3), transforms.CenterCrop(size)])
+    read = transforms.Compose([lambda image: resize(image.convert("RGB")), transforms.PILToTensor()])
+    train_set, test_set = (ImageFolder(str(part), transform=read) for part in (folder / "train", test_folder))
+    if train_set.classes != test_set.classes:
+        odd = sorted(set(train_set.classes) ^ set(test_set.classes))
+        raise ValueError(f"data set {name!r}: train and {test_folder.name} must hold the same classes; only one has {odd[:5]}.")
+    labels = torch.tensor(train_set.targets)
+    train, val = _stratified(labels, max(len(labels) // 10, 1), seed)
+    count = len(labels) + len(test_set)
+    if count * 3 * size * size <= SMALL:
+        images = torch.stack([item[0] for part in (train_set, test_set) for item in part])
+        labels = torch.cat([labels, torch.tensor(test_set.targets)])
+        test = torch.arange(len(train_set), count)
+        names, stats = train_set.classes, dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return _tensors(name, images, labels, train, val, test, names, device, flips=True, **stats)
+    normalise = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    for part in (train_set, test_set):
+        part.transform = transforms.Compose([read, lambda pixels: normalise(pixels.float() / 255)])
+    parts = Subset(train_set, train.tolist()), Subset(train_set, val.tolist()), test_set
+    return ImageData(name, *parts, tuple(train_set.classes), 3, size, IMAGENET_MEAN, IMAGENET_STD, flips=True)
+
+
+def _stratified(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (kept, held out), both sorted: about the same share of each class is held out, fixed by ``seed``."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    rank = torch.empty(len(labels), dtype=torch.float64)
+    for c in labels.unique():
+        members = order[labels[order] == c]
+        rank[members] = (torch.arange(len(members)) + 0.5).double() / len(members)
+    by_rank = torch.argsort(rank, stable=True)
+    return by_rank[held_out:].sort().values, by_rank[:held_out].sort().values
+
+
+DATASETS: dict[str, Callable[[int, torch.device], ImageData]] = {
+    "digits": _digits,
+    "mnist": lambda seed, device: _torchvision("mnist", seed, device),
+    "cifar10": lambda seed, device: _torchvision("cifar10", seed, device),
+    "imagenet": lambda seed, device: _folder("imagenet", data_folder() / "imagenet", seed, device, 224),
+}
+
+
+def task_of(name: str) -> tuple[int, int, int]:
+    """(classes, channels, image size) of a named data set, known without loading it."""
+    check_choice("data set", name, DATASETS)
+    return {"digits": (10, 1, 16), "mnist": (10, 1, 28), "cifar10": (10, 3, 32), "imagenet": (1000, 3, 224)}[name]
+
+
+def load_dataset(name: str, *, seed: int = 0, device: torch.device | str = "cpu", size: int = 224) -> ImageData:
+    """Load a data set with its train, validation and test splits.
+
+    Args:
+        name: ``"digits"`` (scikit-learn's 1,797 digits of 8x8, enlarged to 16x16; no network needed), ``"mnist"``,
+            ``"cifar10"``, ``"imagenet"`` (``imagenet/train`` and ``imagenet/val`` under the data folder) or
+            ``"folder:PATH"`` with ``PATH/train/<class>/`` and ``PATH/val/<class>/``.
+        seed: Fixes which training images form the validation split (a sixth of digits, else a tenth). The test split never changes.
+        device: Where small sets live.
+        size: Images of a folder are resized and cropped to (3, size, size).
+
+    Raises:
+        ValueError: The name is unknown, or the folders' classes differ.
+        FileNotFoundError: The data are not there; the message says how to get them.
+    """
+    device = torch.device(device)
+    if isinstance(name, str) and name.startswith("folder:"):
+        return _folder(name, Path(os.path.expanduser(name.removeprefix("folder:"))), seed, device, size)
+    check_choice("data set", name, [*DATASETS, "folder:PATH"])
+    if name == "folder:PATH":
+        raise FileNotFoundError("data set 'folder:PATH': put the path of a real folder behind 'folder:'.")
+    return DATASETS[name](seed, device)
+
+
+def sample(data: Dataset, count: int, seed: int = 0) -> Dataset:
+    """At most ``count`` images of ``data``, about the same share of each class where the labels are at hand."""
+    if count >= len(data):
+        return data
+    if isinstance(data, ImageSet):
+        return data.subset(_stratified(data.labels.cpu(), count, seed)[1].to(data.labels.device))
+    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    return Subset(data, index.sort().values.tolist())
+
+
+def batches(
+    source: Dataset | DataLoader,
+    batch_size: int,
+    *,
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | None = None,
+    drop_last: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over ``source`` in batches of (images, labels) on ``device``.
+
+    Args:
+        source: An ``ImageSet`` (indexed where it lives), any map-style data set of (image tensor, int label), or a ``DataLoader``,
+            which keeps its own batch size and order.
+        generator: A CPU generator that shuffles; ``None`` keeps the order.
+        drop_last: Leave out a last batch that is not full, unless it is the only one.
+    """
+    if isinstance(source, ImageSet):
+        n, where = len(source), source.images.device
+        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        stop = n - n % batch_size if drop_last and n >= batch_size else n
+        for start in range(0, stop, batch_size):
+            images, labels = source.batch(order[start : min(start + batch_size, stop)].to(where))
+            yield images.to(device), labels.to(device)
+        return
+    if not isinstance(source, DataLoader):
+        if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+            raise TypeError(f"data must be a map-style Dataset of (image tensor, int label) or a DataLoader, not {type(source).__name__}.")
+        workers = min(os.cpu_count() or 1, 8) if len(source) * 3 * 224 * 224 > SMALL else 0
+        full = drop_last and len(source) >= batch_size
+        source = DataLoader(source, batch_size, shuffle=generator is not None, generator=generator, drop_last=full, num_workers=workers)
+    for images, labels in source:
+        yield images.to(device, non_blocking=True), torch.as_tensor(labels).to(device, non_blocking=True)

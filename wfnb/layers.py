@@ -1,0 +1,133 @@
+"""Weight-filtering layers: a frozen layer and a table ``alpha`` of one row a class (paper, Eq. 2 and Algorithm 1).
+
+A gate is ``s = sigmoid(alpha)``; row c of the table masks the output channels (features) of the weight ``W`` and the bias ``b``::
+
+    y = l(x, s_w[c] * W, s_b[c] * b)
+
+Masking an output channel of the weight is scaling that channel of the bias-free output, so that one call of the frozen layer serves a
+batch in which every image has a row of its own, and weights are never built for an image::
+
+    y = s_w[rows] * l(x, W, b) + (s_b[rows] - s_w[rows]) * b
+
+Gates on the bias are shared with the weight's (one table, as in the authors' code) or separate (two tables, as printed in the paper).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ALPHA_START", "Choice", "WFConv2d", "WFLinear", "WeightFilter"]
+
+ALPHA_START = 3.0  # sigmoid(3) = 0.9526: nearly open, with a gradient left (paper, "Implementation and Training Details")
+
+
+class Choice:
+    """Which rows the layers of one network apply: ``None`` (the original), classes as a tuple, or one row an image as a tensor (B,)."""
+
+    def __init__(self) -> None:
+        self.forget: None | tuple[int, ...] | Tensor = None
+
+
+class WeightFilter(nn.Module):
+    """A frozen layer whose output channels are gated by the chosen row of ``alpha``.
+
+    Attributes:
+        base: The layer, kept whole.
+        alpha: (K, C_out), the logits of the gates.
+        alpha_bias: (K, C_out), the logits of the bias's gates; ``None`` where they are shared or there is no bias.
+    """
+
+    def __init__(self, base: nn.Module, num_classes: int, choice: Choice, separate_bias: bool = False) -> None:
+        super().__init__()
+        self.base = base
+        self.choice = choice
+        table = torch.full((num_classes, base.weight.shape[0]), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device)
+        self.alpha = nn.Parameter(table)
+        separate = separate_bias and base.bias is not None
+        self.alpha_bias = nn.Parameter(table.clone()) if separate else None
+
+    def gate(self, table: Tensor | None = None) -> Tensor:
+        """The gates now chosen: (C_out,) for one row for all images, (B, C_out) for a row an image.
+
+        Several classes at once take, gate by gate, the lowest of their rows: what any of them closes is closed. The rule does not depend on
+        order or repetition, and stays within the range that was trained.
+        """
+        table = self.alpha if table is None else table
+        forget = self.choice.forget
+        if isinstance(forget, Tensor):
+            return torch.sigmoid(F.embedding(forget, table))
+        return torch.sigmoid(table[forget[0]] if len(forget) == 1 else table[list(forget)].amin(0))
+
+    def bias_gate(self) -> Tensor:
+        """The gates of the bias, the weight's own where they are shared."""
+        return self.gate(self.alpha_bias) if self.alpha_bias is not None else self.gate()
+
+    def masked(self) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias under one row: ``(s_w * W, s_b * b)``."""
+        weight, bias = self.base.weight, self.base.bias
+        masked = weight * self.gate().view(-1, *[1] * (weight.ndim - 1))
+        return masked, None if bias is None else bias * self.bias_gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        forget = self.choice.forget
+        if forget is None:
+            return self.base(x)
+        if not isinstance(forget, Tensor) and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad):
+            return self._apply(x, *self.masked())  # one row: scaling a weight once is cheaper than scaling every output
+        out = self.base(x)
+        gate = self.gate()
+        if self.alpha_bias is None:
+            return out * self._spread(gate, out)
+        shift = (self.bias_gate() - gate) * self.base.bias
+        return torch.addcmul(self._spread(shift, out), self._spread(gate, out), out)
+
+    @property
+    def scales_weight(self) -> bool:
+        """Whether the layer's forward is torch's own, so that its masked weight can be used directly."""
+        return type(self.base).forward is self.plain.forward
+
+    def __getattr__(self, name: str):
+        # a network may read `conv.stride` or `qkv.in_features`; one that computes with `qkv.weight` is found by WFNet, which checks that
+        # every wrapped layer fires
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def extra_repr(self) -> str:
+        return f"gates={self.alpha.shape[0]}x{self.alpha.shape[1]}{', separate bias gates' if self.alpha_bias is not None else ''}"
+
+
+class WFConv2d(WeightFilter):
+    """A convolution (grouped and depthwise too) whose output channels are gated."""
+
+    plain = nn.Conv2d
+
+    def _spread(self, gate: Tensor, out: Tensor) -> Tensor:
+        return gate[..., None, None]  # (C, 1, 1) or (B, C, 1, 1), against (B, C, H, W)
+
+    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.base._conv_forward(x, weight, bias)
+
+
+class WFLinear(WeightFilter):
+    """A linear layer (the ``qkv`` projection of an attention) whose output features are gated."""
+
+    plain = nn.Linear
+
+    def _spread(self, gate: Tensor, out: Tensor) -> Tensor:
+        return gate if gate.ndim == 1 else gate.view(len(gate), *[1] * (out.ndim - 2), -1)  # (B, 1, F), against (B, N, F)
+
+    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+
+def scales_linearly(base: nn.Module, x: Tensor) -> bool:
+    """Whether halving the weight of ``base`` halves its bias-free output (false where a layer standardises its own weight)."""
+    from torch.func import functional_call
+
+    changed = {"weight": base.weight / 2} | ({"bias": base.bias / 2} if base.bias is not None else {})
+    out, half = base(x), functional_call(base, changed, (x,))
+    return math.isclose(float((2 * half - out).abs().max()), 0, abs_tol=1e-3 * float(out.abs().max()) + 1e-12)

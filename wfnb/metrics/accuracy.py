@@ -1,0 +1,85 @@
+"""Accuracy on retain and forget sets (paper, "Evaluation Metrics")."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wfnb.net import WFNet
+from wfnb.training import autocast
+
+__all__ = ["RetainForget", "accuracy_from_counts", "class_counts", "predict", "retain_forget_accuracy"]
+
+
+@dataclass(frozen=True)
+class RetainForget:
+    """Accuracies after each class was forgotten in turn, all shares in [0, 1].
+
+    Attributes:
+        acc_r: The mean over classes of ``acc_r_per_class``.
+        acc_f: The mean over classes of ``acc_f_per_class``.
+        acc_r_per_class: (K,), under row c, the micro accuracy on the images of all other classes.
+        acc_f_per_class: (K,), under row c, the accuracy on the images of class c.
+        counts: (K, K, K), ``counts[c, y, p]``: under row c, the images of class y that were taken for class p.
+    """
+
+    acc_r: float
+    acc_f: float
+    acc_r_per_class: Tensor
+    acc_f_per_class: Tensor
+    counts: Tensor
+
+
+@torch.inference_mode()
+def predict(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 500) -> Tensor:
+    """Logits (N, K) in float32 of ``images`` in batches, where the images live."""
+    parts = []
+    for start in range(0, len(images), batch_size):
+        with autocast(images.device):
+            parts.append(model(images[start : start + batch_size]).float())
+    return torch.cat(parts)
+
+
+def class_counts(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """(K, K), how many images of class y (row) were taken for class p (column): a confusion matrix."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def accuracy_from_counts(counts: Tensor) -> RetainForget:
+    """Retain and forget accuracies from one confusion matrix (K, K) a forgotten class.
+
+    Raises:
+        ValueError: A class has no image.
+    """
+    right = counts.diagonal(dim1=1, dim2=2).double()  # (K row, K class)
+    per_class = counts.sum(2).double()
+    empty = (per_class[0] == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"no image of class {', '.join(map(str, empty))}: every class needs one, or its accuracy is not defined.")
+    own_right, own = right.diagonal(), per_class.diagonal()
+    acc_f = own_right / own
+    acc_r = (right.sum(1) - own_right) / (per_class.sum(1) - own)
+    return RetainForget(float(acc_r.mean()), float(acc_f.mean()), acc_r, acc_f, counts)
+
+
+def retain_forget_accuracy(wf: WFNet, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> RetainForget:
+    """Acc_r and Acc_f of every class: row c is applied to every image, once a class.
+
+    ``Acc_f[c] = mean(argmax wf(x, forget=c) == c)`` over the images of class c, and ``Acc_r[c] = mean(argmax wf(x, forget=c) == y)`` over all
+    others (micro); then both are averaged over c.
+
+    Args:
+        images: (N, C, H, W), on the network's device.
+        labels: (N,), int64; every class must occur.
+
+    Returns:
+        Shares in [0, 1], as means and per class.
+    """
+    if len(images) != len(labels):
+        raise ValueError(f"there are {len(images)} images and {len(labels)} labels: give one label an image.")
+    counts = []
+    for c in range(wf.num_classes):
+        with wf.forgetting(c):
+            counts.append(class_counts(labels, predict(wf, images, batch_size).argmax(1), wf.num_classes))
+    return accuracy_from_counts(torch.stack(counts))

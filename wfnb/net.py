@@ -1,0 +1,438 @@
+"""WFNet: one frozen network that behaves, for any class chosen at run time, as if it had unlearned that class."""
+
+import copy
+import hashlib
+import json
+import operator
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wfnb.layers import Choice, WeightFilter, WFConv2d, WFLinear, scales_linearly
+
+__all__ = ["Forget", "WFNet", "digest"]
+
+Forget = int | set[int] | frozenset[int] | Tensor | None
+SCHEMA = 1
+EXAMPLE_SIZES = (32, 224, 28, 64, 16, 8, 96, 128, 256, 299, 384)
+
+
+class WFNet(nn.Module):
+    """A trained classifier with a table of gates, one row a class, in front of each masked layer's output.
+
+    The network is copied, frozen and kept in eval mode (batch norm and dropout too); ``model`` itself stays as it is. Masked are the
+    convolutions and the ``qkv`` projections, but not the patch embedding of a transformer (paper, "Applications to image
+    architectures"). Only the tables ``alpha`` are trainable. Before training, all gates are sigmoid(3) = 0.95; fill the rows with ``untrain``.
+
+    Args:
+        model: A trained classifier: images (B, C, H, W) in, logits (B, K) out.
+        num_classes: K.
+        class_names: K names, ``"0"`` to ``"K-1"`` where left out.
+        layers: Names of the layers to mask (convolutions or linear layers), instead of those above.
+        separate_bias: Give biases gates of their own (the paper's two tables); else one gate serves weight and bias of a channel.
+        example: An image batch (B, C, H, W) to check the network with, where none of the usual sizes fits.
+
+    Raises:
+        ValueError: Nothing can be masked, a masked layer never fires, or the network does not give K logits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        class_names: Sequence[str] | None = None,
+        *,
+        layers: Sequence[str] | None = None,
+        separate_bias: bool = False,
+        example: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
+        if any(isinstance(module, WeightFilter) for module in model.modules()):
+            raise ValueError("model is filtered already: wrap the original network, or what merge() gives.")
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+            raise ValueError(f"num_classes must be a whole number of 2 or more, not {num_classes!r}.")
+        names = [str(c) for c in range(num_classes)] if class_names is None else [str(name) for name in class_names]
+        if len(names) != num_classes:
+            raise ValueError(f"class_names must hold one name a class: {num_classes}, not {len(names)}.")
+        self.num_classes, self.class_names = num_classes, tuple(names)
+        self._choice = Choice()
+        self._trainable = tuple(name for name, p in model.named_parameters() if p.requires_grad)
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.train(False)
+        found = _maskable(self.model) if layers is None else _named(self.model, layers)
+        if not found:
+            raise ValueError(
+                f"nothing can be masked in {type(model).__name__}: it has no convolution (outside a patch embedding) and no linear layer "
+                "called 'qkv'; name the layers to mask with layers=[...]."
+            )
+        _check_fires(self.model, found, num_classes, example)
+        filters = {}
+        for name, module in found.items():
+            kind = WFConv2d if isinstance(module, nn.Conv2d) else WFLinear
+            filters[id(module)] = kind(module, num_classes, self._choice, separate_bias)
+        _replace(self.model, filters)
+
+    # -- choosing what to forget ---------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, forget: Forget = None) -> Tensor:
+        """Logits (B, K) of the images ``x`` (B, C, H, W), as if ``forget`` had been unlearned.
+
+        Args:
+            forget: A class; a set of classes (gate by gate the lowest of their rows); a LongTensor (B,) of one row an image; or ``None``:
+                what ``forgetting`` has chosen, and outside of it the original network to the bit.
+
+        Raises:
+            IndexError: A class is outside 0..K-1.
+            ValueError: No class or all classes are chosen, or the rows are not one an image.
+            TypeError: ``forget`` is of none of these types.
+        """
+        chosen = self._choice.forget if forget is None else self._checked(forget)
+        if isinstance(chosen, Tensor):
+            if len(chosen) != len(x):
+                raise ValueError(f"forget holds {len(chosen)} rows for {len(x)} images: give one row an image.")
+            chosen = chosen.to(x.device)
+        with self._chosen(chosen):
+            return self.model(x)
+
+    @contextmanager
+    def forgetting(self, forget: Forget) -> Iterator["WFNet"]:
+        """Within the context, ``wf(x)`` is ``wf(x, forget=forget)``. Nests; the previous choice comes back, also after an exception."""
+        with self._chosen(self._checked(forget)):
+            yield self
+
+    @contextmanager
+    def _chosen(self, forget: None | tuple[int, ...] | Tensor) -> Iterator[None]:
+        previous, self._choice.forget = self._choice.forget, forget
+        try:
+            yield
+        finally:
+            self._choice.forget = previous
+
+    def _checked(self, forget: Forget) -> None | tuple[int, ...] | Tensor:
+        k = self.num_classes
+        allowed = f"a class is a whole number from 0 to {k - 1}"
+        if forget is None:
+            return None
+        if isinstance(forget, Tensor) and forget.ndim > 0:
+            if forget.dtype != torch.int64 or forget.ndim != 1:
+                raise TypeError(f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape {tuple(forget.shape)}.")
+            if len(forget) and not 0 <= int(forget.min()) <= int(forget.max()) < k:
+                worst = int(forget.min()) if int(forget.min()) < 0 else int(forget.max())
+                raise IndexError(f"no row {worst}: {allowed}.")
+            return forget
+        if isinstance(forget, set | frozenset):
+            if not forget:
+                raise ValueError("an empty set forgets nothing: give at least one class, or None for the original network.")
+            classes = tuple(sorted({self._checked(c)[0] for c in forget}))
+            if len(classes) == k:
+                raise ValueError(f"all {k} classes cannot be forgotten at once: leave at least one.")
+            return classes
+        try:
+            if isinstance(forget, bool):
+                raise TypeError
+            c = operator.index(forget)
+        except TypeError:
+            raise TypeError(
+                f"forget must be a class, a set of classes, a LongTensor of one row an image, or None, not {type(forget).__name__} {forget!r}."
+            ) from None
+        if not 0 <= c < k:
+            raise IndexError(f"no class {c}: {allowed}.")
+        return (c,)
+
+    # -- what was masked -----------------------------------------------------------------------------------------------------
+
+    @property
+    def filters(self) -> dict[str, WeightFilter]:
+        """The weight-filtering layers by name, in the network's order."""
+        return {name.removeprefix("model."): m for name, m in self.named_modules() if isinstance(m, WeightFilter)}
+
+    def alphas(self) -> dict[str, nn.Parameter]:
+        """All trainable tables by layer name (``NAME.bias`` for separate bias gates), each with one row a class."""
+        tables = {}
+        for name, layer in self.filters.items():
+            tables[name] = layer.alpha
+            if layer.alpha_bias is not None:
+                tables[f"{name}.bias"] = layer.alpha_bias
+        return tables
+
+    def gates(self, forget: Forget) -> dict[str, Tensor]:
+        """The gates in [0, 1] by layer name: (C_out,), or (B, C_out) for rows; ones where nothing is forgotten.
+
+        Separate bias gates stand under ``NAME.bias``.
+        """
+        with torch.no_grad(), self._chosen(self._checked(forget)):
+            chosen = {}
+            for name, layer in self.filters.items():
+                tables = {name: layer.alpha} | ({f"{name}.bias": layer.alpha_bias} if layer.alpha_bias is not None else {})
+                for key, table in tables.items():
+                    chosen[key] = torch.ones_like(table[0]) if self._choice.forget is None else layer.gate(table)
+            return chosen
+
+    @property
+    def attention(self) -> bool:
+        """Whether the masked layers are attention projections."""
+        return all(isinstance(layer, WFLinear) for layer in self.filters.values())
+
+    def summary(self):
+        """A data frame of the masked layers: kind, weight shape, gates a row, whether the bias has gates of its own."""
+        import pandas as pd
+
+        rows = [
+            {
+                "layer": name,
+                "kind": _kind(layer.base),
+                "weight": "x".join(map(str, layer.base.weight.shape)),
+                "gates": layer.alpha.shape[1],
+                "bias": "none" if layer.base.bias is None else "separate" if layer.alpha_bias is not None else "shared",
+            }
+            for name, layer in self.filters.items()
+        ]
+        return pd.DataFrame(rows).set_index("layer")
+
+    def _headline(self) -> str:
+        gates = sum(table.shape[1] for table in self.alphas().values())
+        return f"WFNet({type(self.model).__name__}, {self.num_classes} classes, {len(self.filters)} masked layers, {gates:,} gates a class)"
+
+    def __repr__(self) -> str:
+        return f"{self._headline()}\n{self.summary().to_string()}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self._headline()}</p>{self.summary().to_html(border=0)}"
+
+    # -- keeping the network frozen ------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> "WFNet":
+        """Set the mode of the wrapper alone: the network stays in eval mode, so that batch norm and dropout are frozen."""
+        super().train(False)
+        self.training = mode
+        return self
+
+    # -- leaving and coming back ---------------------------------------------------------------------------------------------
+
+    def original(self) -> nn.Module:
+        """A new plain copy of the original network."""
+        return self._unwrapped(lambda layer: layer.base)
+
+    def merge(self, forget: Forget) -> nn.Module:
+        """A new plain module that behaves as ``forget`` says, with the module tree and state-dict keys of the original.
+
+        The masked weights take the originals' place, output channel by output channel; nothing of wfnb remains, and this network
+        stays as it is. The classes that were closed are scaled, not erased, unless their gates are exactly 0.
+        """
+        chosen = self._checked(forget)
+        if chosen is None or isinstance(chosen, Tensor):
+            raise ValueError("merge needs a class or a set of classes; original() gives the network without gates.")
+
+        def scaled(layer: WeightFilter) -> nn.Module:
+            weight, bias = layer.masked()
+            layer.base.weight.data = weight
+            if bias is not None:
+                layer.base.bias.data = bias
+            return layer.base
+
+        return self._unwrapped(scaled, chosen)
+
+    @torch.no_grad()
+    def _unwrapped(self, plain, chosen=None) -> nn.Module:
+        copied = copy.deepcopy(self)
+        with copied._chosen(chosen):
+            _replace(copied.model, {id(layer): plain(layer) for layer in copied.filters.values()})
+        for name, p in copied.model.named_parameters():
+            p.requires_grad_(name in self._trainable)
+        return copied.model
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the tables to a safetensors file, with what ``load`` needs to recognise the network; complete or not at all."""
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        about = {
+            "schema": SCHEMA,
+            "network": self._shape(),
+            "weights_sha256": digest(self.original()),
+            "class_names": list(self.class_names),
+            "separate_bias": any(layer.alpha_bias is not None for layer in self.filters.values()),
+        }
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            tables = {name: table.detach().cpu().contiguous() for name, table in self.alphas().items()}
+            save_file(tables, partial, {"wfnb": json.dumps(about)})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, model: nn.Module, *, class_names: Sequence[str] | None = None, example: Tensor | None = None):
+        """Wrap ``model`` with the tables of a file that ``save`` wrote.
+
+        Args:
+            model: The network that the tables were trained on. Other weights of the same architecture get a warning.
+            class_names: Checked against the file's, where given.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is none of ours, or was made for another architecture or other classes.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no alpha file {path}: WFNet.save writes one.")
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {}).get("wfnb", "null"))
+                tables = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file ({error}).") from error
+        if about is None or about.get("schema") != SCHEMA:
+            schema = None if about is None else about.get("schema")
+            raise ValueError(f"{path} is no alpha file of schema {SCHEMA} (it says {schema}): make it again with WFNet.save.")
+        if class_names is not None and list(class_names) != about["class_names"]:
+            raise ValueError(f"{path} was made for the classes {about['class_names'][:12]}, not {list(class_names)[:12]}.")
+        names = about["class_names"]
+        known = dict(model.named_modules())
+        missing = [name for name in about["network"] if name not in known]
+        if missing:
+            raise ValueError(f"{path} was made for another architecture: this {type(model).__name__} has no layer {missing[0]!r}.")
+        wf = cls(
+            model, len(names), names, layers=list(about["network"]), separate_bias=about["separate_bias"], example=example
+        )  # fmt: skip
+        if wf._shape() != about["network"]:
+            odd = next(name for name, shape in wf._shape().items() if shape != about["network"][name])
+            raise ValueError(
+                f"{path} was made for another architecture: {odd!r} has the weight {about['network'][odd]} there, {wf._shape()[odd]} here."
+            )
+        if about["weights_sha256"] != digest(model):
+            warnings.warn(f"{path} was trained on other weights than this network has: its gates need not fit.", stacklevel=2)
+        with torch.no_grad():
+            for name, table in wf.alphas().items():
+                table.copy_(tables[name])
+        return wf
+
+    def _shape(self) -> dict[str, list[int]]:
+        return {name: list(layer.base.weight.shape) for name, layer in self.filters.items()}
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over names and values of a network's parameters and buffers, on whatever device and in whatever memory format."""
+    sha = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        sha.update(name.encode())
+        sha.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _kind(module: nn.Module) -> str:
+    if not isinstance(module, nn.Conv2d):
+        return "projection"
+    if module.groups == 1:
+        return "convolution"
+    return "depthwise convolution" if module.groups == module.in_channels else f"convolution in {module.groups} groups"
+
+
+def _maskable(model: nn.Module) -> dict[str, nn.Module]:
+    modules = dict(model.named_modules())
+    projections = {n for n, m in modules.items() if isinstance(m, nn.Linear) and n.split(".")[-1] == "qkv"}
+    transformer = bool(projections) or any(isinstance(m, nn.MultiheadAttention) for m in modules.values())
+
+    def embeds_patches(conv: nn.Conv2d) -> bool:
+        return transformer and conv.stride == conv.kernel_size != (1, 1)
+
+    return {
+        name: m for name, m in modules.items() if name in projections or (isinstance(m, nn.Conv2d) and not embeds_patches(m))
+    }  # fmt: skip
+
+
+def _named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
+    modules = dict(model.named_modules())
+    for name in layers:
+        if not isinstance(modules.get(name), nn.Conv2d | nn.Linear):
+            what = type(modules[name]).__name__ if name in modules else "no layer of this network"
+            raise ValueError(f"layers: {name!r} is {what}; allowed are the names of convolutions and linear layers.")
+    return {name: modules[name] for name in layers}
+
+
+def _replace(model: nn.Module, new: dict[int, nn.Module]) -> None:
+    """Put ``new[id(child)]`` in the place of each child found there, under every parent that holds it."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if id(child) in new and parent is not new[id(child)]:
+                parent._modules[name] = new[id(child)]
+
+
+@torch.no_grad()
+def _check_fires(model: nn.Module, found: dict[str, nn.Module], num_classes: int, example: Tensor | None) -> None:
+    """Run two images through the bare network and check that each layer to mask is called, once an image, and obeys its weight."""
+    fired, problems, seen = set(), [], {}
+
+    def watch(name: str, plain: type) -> None:
+        def hook(module, args, output):
+            fired.add(name)
+            if len(args[0]) != seen["batch"]:
+                problems.append(f"{name!r} sees {len(args[0])} inputs for {seen['batch']} images (windowed attention?), so no row can be told")
+            elif type(module).forward is not plain.forward and not scales_linearly_once(module, args[0]):
+                problems.append(f"{name!r} ({type(module).__name__}) normalises its own weight, so a gate on it would have no effect")
+
+        handles.append(found[name].register_forward_hook(hook))
+
+    def scales_linearly_once(module, x):
+        hooks, module._forward_hooks = module._forward_hooks, type(module._forward_hooks)()
+        try:
+            return scales_linearly(module, x)
+        finally:
+            module._forward_hooks = hooks
+
+    handles: list = []
+    for name, module in found.items():
+        watch(name, nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear)
+    try:
+        logits = None
+        for images in _examples(model, example):
+            fired.clear(), problems.clear()
+            seen["batch"] = len(images)
+            try:
+                logits = model(images)
+                break
+            except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if logits is None:
+            raise ValueError(
+                f"{type(model).__name__} could not be run on a trial batch ({reason}): give example=, a batch of images that it takes."
+            )
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != num_classes:
+        gives = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"num_classes is {num_classes}, but {type(model).__name__} gives logits of {gives}: they must be (B, {num_classes}).")
+    silent = [name for name in found if name not in fired]
+    if silent:
+        raise ValueError(
+            f"{len(silent)} of {len(found)} layers to mask never fire, {silent[0]!r} first: {type(model).__name__} does not call them (it may "
+            "read their weights itself), so gates there would do nothing; leave them out with layers=[...]."
+        )
+    if problems:
+        raise ValueError(f"{problems[0]}; leave such layers out with layers=[...].")
+
+
+def _examples(model: nn.Module, example: Tensor | None) -> Iterator[Tensor]:
+    parameter = next(model.parameters())
+    if example is not None:
+        if not isinstance(example, Tensor) or example.ndim != 4:
+            raise ValueError("example must be a batch of images (B, C, H, W).")
+        yield example[:2].to(parameter.device, parameter.dtype)
+        return
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    sizes = ([tuple(config["input_size"])[1:]] if config.get("input_size") else []) + [(s, s) for s in EXAMPLE_SIZES]
+    generator = torch.Generator().manual_seed(0)
+    for height, width in dict.fromkeys(sizes):
+        yield torch.randn(2, channels, height, width, generator=generator).to(parameter.device, parameter.dtype)

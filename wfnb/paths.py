@@ -1,0 +1,33 @@
+"""Where things live: the project root, the data folder, the runs folder.
+
+Notebooks, papermill and test runners start in different folders, so every path is resolved from the project root.
+``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder.
+"""
+
+import os
+from pathlib import Path
+
+__all__ = ["data_folder", "notebooks_folder", "project_root", "runs_folder"]
+
+
+def project_root() -> Path:
+    """The folder that holds ``notebooks/``: the nearest one above the working folder, or else the one above this package."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "notebooks" / "00_train.ipynb").is_file():
+            return folder
+    return Path(__file__).resolve().parent.parent
+
+
+def data_folder() -> Path:
+    """``$WFNB_DATA``, or ``data/`` under the project root."""
+    return Path(os.environ.get("WFNB_DATA") or project_root() / "data")
+
+
+def runs_folder() -> Path:
+    """``$WFNB_RUNS``, or ``runs/`` under the project root."""
+    return Path(os.environ.get("WFNB_RUNS") or project_root() / "runs")
+
+
+def notebooks_folder() -> Path:
+    """``notebooks/`` under the project root."""
+    return project_root() / "notebooks"

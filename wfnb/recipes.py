@@ -1,0 +1,104 @@
+"""How to untrain: the settings as the paper prints them, as the authors' code has them, and ours."""
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from wfnb.checks import check_choice, check_type
+
+__all__ = ["RECIPES", "Recipe", "named_recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one untraining run. The defaults are ours.
+
+    Attributes:
+        lambda0, lambda1, lambda2: Weights of the retaining loss, the unlearning term and the regulariser (Eq. 3).
+        unlearning: ``"mean_of_reciprocals"`` or ``"reciprocal_of_mean"`` of the forgetting images' losses (``wfnb.losses``).
+        eps: Added to each loss before its reciprocal.
+        squared: Square ``lambda0 * L_r``.
+        chi: How often each retaining image stands in a step (label expansion).
+        batch_size: B images a step, half to forget and half to retain.
+        optimizer: ``"sgd"`` (plain) or ``"adam"``.
+        lr: Learning rate of alpha; ``decay`` lowers it linearly to zero over ``steps``.
+        clamp: alpha is clipped to [-clamp, clamp] after each step; 0 for no clipping.
+        steps: At most so many steps.
+        check_every: Steps between two checks on validation data; 0 for five checks an epoch.
+        patience: Checks without a better score after which the run stops.
+        stop_on: ``"loss"`` (of the validation images, lower is better) or ``"accuracy"``, 0.5 * (Acc_r + 1 - Acc_f) (higher is better).
+        separate_bias: Whether the biases have gates of their own; used where a network is wrapped for this recipe.
+    """
+
+    name: str = "wfnb"
+    lambda0: float = 1.0
+    lambda1: float = 0.3
+    lambda2: float = 0.1
+    unlearning: str = "mean_of_reciprocals"
+    eps: float = 0.1
+    squared: bool = False
+    chi: int = 3
+    batch_size: int = 128
+    optimizer: str = "adam"
+    lr: float = 0.1
+    decay: bool = False
+    clamp: float = 0.0
+    steps: int = 300
+    check_every: int = 25
+    patience: int = 10
+    stop_on: str = "accuracy"
+    separate_bias: bool = False
+
+    def __post_init__(self) -> None:
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, default in defaults.items():
+            object.__setattr__(self, name, check_type(f"recipe setting {name!r}", getattr(self, name), default))
+        check_choice("recipe setting unlearning", self.unlearning, ["mean_of_reciprocals", "reciprocal_of_mean"])
+        check_choice("recipe setting optimizer", self.optimizer, ["sgd", "adam"])
+        check_choice("recipe setting stop_on", self.stop_on, ["loss", "accuracy"])
+        for name, least in {"chi": 1, "batch_size": 2, "steps": 1, "patience": 1, "check_every": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"recipe setting {name!r} must be {least} or more, not {getattr(self, name)}.")
+        for name in ("lambda0", "lambda1", "lambda2", "eps", "clamp"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"recipe setting {name!r} must be a number of 0 or more, not {getattr(self, name)}.")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"recipe setting 'lr' must be a number above 0, not {self.lr}.")
+
+    def changed(self, settings: dict[str, object]) -> "Recipe":
+        """This recipe with some settings replaced.
+
+        Raises:
+            ValueError: A setting is unknown or its value not allowed.
+            TypeError: A value has the wrong type.
+        """
+        for name in settings:
+            check_choice("recipe setting", name, asdict(self))
+        return replace(self, **settings)
+
+
+# as printed: Eq. 3 sums 1 / L_f; eps only keeps the reciprocal of a loss that float32 rounds to 0 finite
+_PAPER = Recipe(
+    "paper", lambda1=10.0, lambda2=1.0, eps=1e-8, optimizer="sgd", lr=100.0, steps=5000, check_every=0, stop_on="loss", separate_bias=True,
+)  # fmt: skip
+# as in the authors' repository; its regulariser carries no gradient for convolutions, hence lambda2 = 0 there
+_AUTHOR = Recipe(
+    "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True, chi=5, optimizer="sgd", lr=100.0,
+    clamp=3.0, steps=5000, check_every=0,
+)  # fmt: skip
+# name: (for convolutions, for attention)
+RECIPES = {
+    "paper": (_PAPER, replace(_PAPER, lambda1=100.0)),
+    "author": (_AUTHOR, replace(_AUTHOR, lambda1=100.0, lambda2=1.0)),
+    "wfnb": (Recipe(), Recipe()),
+}
+
+
+def named_recipe(recipe: str | Recipe, attention: bool = False) -> Recipe:
+    """The recipe of that name (a ``Recipe`` passes through), in the form for attention projections where asked.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    check_choice("recipe", recipe, RECIPES)
+    return RECIPES[recipe][attention]

@@ -1,0 +1,139 @@
+"""Training the originals: what the field does for small images, on one device, without worker processes.
+
+Convolutional networks: SGD with Nesterov momentum; transformers: AdamW. Both with a linear warm-up and a linear descent to zero,
+label smoothing, and random crops (and flips, where a mirrored image keeps its class) made on the device.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from wfnb.data import batches
+from wfnb.history import History
+from wfnb.progress import Progress
+
+__all__ = ["Training", "accuracy", "augment", "train"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How an original is trained.
+
+    Attributes:
+        epochs: Passes over the training split.
+        lr: The highest learning rate, reached after ``warmup`` of the steps and then lowered linearly to zero.
+        optimizer: ``"sgd"`` (Nesterov momentum 0.9) or ``"adamw"``.
+        weight_decay: Not applied to biases and norms.
+        label_smoothing: Share of the target spread over all classes.
+        crop: Pixels by which a training image may be shifted.
+    """
+
+    epochs: int = 24
+    batch_size: int = 128
+    lr: float = 0.4
+    optimizer: str = "sgd"
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    crop: int = 4
+    warmup: float = 0.2
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU; on a CPU nothing, for float32 is faster there."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def augment(images: Tensor, crop: int, flips: bool, generator: torch.Generator) -> Tensor:
+    """Shift each image of (B, C, H, W) by up to ``crop`` pixels (the rim is reflected), and mirror half of them if ``flips``."""
+    b, _, h, w = images.shape
+    y, x = torch.arange(h).expand(b, h), torch.arange(w).expand(b, w)
+    if crop:
+        images = F.pad(images, (crop,) * 4, mode="reflect")
+        y = y + torch.randint(0, 2 * crop + 1, (b, 1), generator=generator)
+        x = x + torch.randint(0, 2 * crop + 1, (b, 1), generator=generator)
+    if flips:
+        x = torch.where(torch.rand(b, 1, generator=generator) < 0.5, x, x.flip(1))
+    batch, y, x = (i.to(images.device) for i in (torch.arange(b)[:, None, None], y[:, :, None], x[:, None, :]))
+    return images.permute(0, 2, 3, 1)[batch, y, x].permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, data: Dataset | DataLoader, batch_size: int = 500) -> float:
+    """Share of the images of ``data`` whose highest logit is their label (micro), in [0, 1]; the model's mode is kept."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    right = count = 0
+    for images, labels in batches(data, batch_size, device=device):
+        with autocast(device):
+            right += (model(images).argmax(1) == labels).sum()
+        count += len(labels)
+    model.train(was_training)
+    return float(right) / count
+
+
+def train(
+    model: nn.Module,
+    data: Dataset | DataLoader,
+    val: Dataset | DataLoader | None = None,
+    recipe: Training | None = None,
+    *,
+    flips: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+    title: str = "train",
+) -> History:
+    """Train ``model`` in place and leave it in eval mode.
+
+    Args:
+        data: Training images and labels.
+        val: Where the accuracy of each epoch is read (shown, never used to choose).
+        recipe: The defaults of ``Training`` where left out.
+        flips: Mirror half of the images.
+        seed: Fixes order and augmentation.
+
+    Returns:
+        A history of train loss and validation accuracy, one row an epoch.
+    """
+    recipe = recipe or Training()
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": decayed}, {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(groups, recipe.lr, weight_decay=recipe.weight_decay)
+    steps = recipe.epochs * max(len(data) // recipe.batch_size, 1) if not isinstance(data, DataLoader) else recipe.epochs * len(data)
+    rise = max(recipe.warmup * steps, 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1)))
+    rows = []
+    bar = Progress(range(recipe.epochs), title, show=progress)
+    for _ in bar:
+        model.train()
+        total = torch.zeros((), device=device)
+        count = 0
+        for images, labels in batches(data, recipe.batch_size, device=device, generator=generator, drop_last=True):
+            if recipe.crop or flips:
+                images = augment(images, recipe.crop, flips, generator)
+            with autocast(device):
+                loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+            count += 1
+        row = {"loss": float(total) / count}
+        bar.note(loss=f"{row['loss']:.3f}")
+        if val is not None:
+            row["val_accuracy"] = accuracy(model, val)
+            bar.note(val=f"{100 * row['val_accuracy']:.1f} %")
+        rows.append(row)
+    model.eval()
+    history = History(rows)
+    history.index = history.index + 1
+    history.index.name = "epoch"
+    return history

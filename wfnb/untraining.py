@@ -1,0 +1,210 @@
+"""One untraining run fills all rows of a WFNet (paper, "Training"): Eq. 3 with label expansion, on the tables ``alpha`` alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from wfnb.data import ImageSet, batches, sample
+from wfnb.history import History
+from wfnb.layers import ALPHA_START
+from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, regulariser
+from wfnb.net import WFNet
+from wfnb.progress import Progress
+from wfnb.recipes import Recipe, named_recipe
+from wfnb.training import autocast
+
+__all__ = ["NotFiniteError", "untrain"]
+
+VAL_IMAGES = 1000  # a check looks at so many validation images, twice: with their own row and with another's
+UNLEARNING = {"mean_of_reciprocals": mean_of_reciprocals, "reciprocal_of_mean": reciprocal_of_mean}
+
+
+class NotFiniteError(ValueError):
+    """The loss was NaN or infinite. The best rows until then are in the network; ``history`` holds the checks until then."""
+
+    def __init__(self, message: str, history: History) -> None:
+        super().__init__(message)
+        self.history = history
+
+
+@dataclass
+class _Terms:
+    """The terms of Eq. 3 for one batch, unreduced logits aside."""
+
+    total: Tensor
+    retain: Tensor
+    forget: Tensor
+
+
+def _terms(wf: WFNet, recipe: Recipe, logits: Tensor, labels: Tensor, forgetting: int) -> _Terms:
+    loss = F.cross_entropy(logits.float(), labels, reduction="none")
+    loss_f, loss_r = loss[:forgetting], loss[forgetting:].mean()
+    weighted = recipe.lambda0 * loss_r
+    total = weighted.square() if recipe.squared else weighted
+    total = total + recipe.lambda1 * UNLEARNING[recipe.unlearning](loss_f, recipe.eps)
+    if recipe.lambda2:
+        total = total + recipe.lambda2 * regulariser(wf.alphas().values())
+    return _Terms(total, loss_r.detach(), loss_f.detach().mean())
+
+
+def _endless(train: Dataset | DataLoader, batch_size: int, device: torch.device, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        count = 0
+        for images, labels in batches(train, batch_size, device=device, generator=generator, drop_last=True):
+            if len(labels) >= 2:
+                count += 1
+                yield images, labels
+        if count == 0:
+            raise ValueError("train gives no batch of 2 images or more: untraining needs images to forget and to retain.")
+
+
+@torch.inference_mode()
+def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device) -> dict[str, float]:
+    """Loss, Acc_r and Acc_f on validation images, each seen with its own row and with one other row (the same one at every check)."""
+    generator = torch.Generator().manual_seed(0)
+    sums, count = torch.zeros(4, dtype=torch.float64), 0
+    for images, labels in batches(val, 500, device=device):
+        shift = torch.randint(1, wf.num_classes, (len(labels),), generator=generator).to(device)
+        rows = torch.cat([labels, (labels + shift) % wf.num_classes])
+        with autocast(device):
+            logits = wf(torch.cat([images, images]), forget=rows).float()
+        n, both = len(labels), torch.cat([labels, labels])
+        right = (logits.argmax(1) == both).double().view(2, n).sum(1).cpu()
+        terms = _terms(wf, recipe, logits, both, n)
+        sums += torch.stack([terms.total.double().cpu() * n, right[1], right[0], terms.forget.double().cpu() * n])
+        count += n
+    loss, acc_r, acc_f, loss_f = (sums / count).tolist()
+    return {"val_loss": loss, "val_loss_f": loss_f, "val_acc_r": acc_r, "val_acc_f": acc_f}
+
+
+def untrain(
+    wf: WFNet,
+    train: Dataset | DataLoader,
+    val: Dataset | DataLoader,
+    recipe: str | Recipe = "wfnb",
+    *,
+    seed: int = 0,
+    progress: bool = True,
+) -> History:
+    """Fill all rows of ``wf`` in one run, and leave in it those that did best on the validation images.
+
+    Every step takes a mini-batch, forgets its first half under each image's own row, and retains its second half under ``chi`` random other
+    rows (``wfnb.losses``). Only the tables are trained, from sigmoid(3) on, whatever they held before; the network stays frozen. An
+    interrupt from the keyboard ends the run and keeps the best rows so far.
+
+    Args:
+        train: Images and labels to untrain on: a map-style data set of (image tensor, int label), or a loader of shuffled batches.
+        val: Held-out images, never the test set: early stopping and the choice of the best rows look at them (at most 1,000, and at a loader
+            whole).
+        recipe: ``"wfnb"`` (ours), ``"paper"``, ``"author"``, or a ``wfnb.Recipe``.
+        seed: Fixes the order of the images and the rows drawn.
+        progress: Show a bar with the losses, Acc_r, Acc_f and the time left.
+
+    Returns:
+        A data frame that plots itself, one row a check: the loss and its parts on the training batches since the last check, and loss,
+        Acc_r and Acc_f (shares in [0, 1]) on the validation images. ``attrs``: ``recipe``, ``stopped`` (why it ended), ``best_step``.
+
+    Raises:
+        ValueError: An unknown recipe, a label outside 0..K-1, no images.
+        NotFiniteError: The loss became NaN or infinite (a ``ValueError``); the best rows so far are kept.
+    """
+    if not isinstance(wf, WFNet):
+        raise TypeError(f"untrain fills the rows of a WFNet, not of a {type(wf).__name__}: wrap the network with wfnb.WFNet first.")
+    recipe = named_recipe(recipe, wf.attention)
+    device = next(wf.parameters()).device
+    for name, data in (("train", train), ("val", val)):
+        _check_labels(name, data, wf.num_classes)
+    if not isinstance(val, DataLoader):
+        val = sample(val, VAL_IMAGES)
+    generator = torch.Generator().manual_seed(seed)
+    tables = list(wf.alphas().values())
+    with torch.no_grad():
+        for table in tables:
+            table.fill_(ALPHA_START)
+    if recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(tables, recipe.lr)
+    else:
+        optimizer = torch.optim.SGD(tables, recipe.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0)
+    per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
+    check_every = recipe.check_every or max(per_epoch // 5, 1)
+
+    rows, best, best_score, stale, stopped = [], None, -float("inf"), 0, "all steps done"
+    losses = torch.zeros(3, device=device)
+    bar = Progress(range(1, recipe.steps + 1), f"untrain ({recipe.name})", show=progress)
+
+    def check(step: int, since: int) -> bool:
+        """Look at the validation images, keep the rows if they are the best; whether patience has run out."""
+        nonlocal best, best_score, stale, losses
+        seen = _check(wf, recipe, val, device)
+        loss, loss_r, loss_f = (losses / max(since, 1)).tolist() if since else (float("nan"),) * 3
+        losses = torch.zeros(3, device=device)
+        rows.append({"step": step, "loss": loss, "loss_r": loss_r, "loss_f": loss_f} | seen)
+        bar.note(
+            loss=f"{loss:.3f}", Lr=f"{loss_r:.3f}", Lf=f"{loss_f:.2f}", Acc_r=f"{100 * seen['val_acc_r']:.1f} %", Acc_f=f"{100 * seen['val_acc_f']:.1f} %"
+        )  # fmt: skip
+        score = -seen["val_loss"] if recipe.stop_on == "loss" else 0.5 * (seen["val_acc_r"] + 1 - seen["val_acc_f"])
+        if best is None or score > best_score:
+            best, best_score, stale = (step, [table.detach().clone() for table in tables]), score, 0
+        else:
+            stale += 1
+        return stale >= recipe.patience
+
+    def finish(why: str) -> History:
+        with torch.no_grad():
+            for table, kept in zip(tables, best[1], strict=True):
+                table.copy_(kept)
+        history = History(rows).set_index("step")
+        history.attrs.update(recipe=recipe.name, stopped=why, best_step=best[0])
+        return history
+
+    check(0, 0)
+    data = _endless(train, recipe.batch_size, device, generator)
+    step, since = 0, 0
+    try:
+        for step in bar:
+            images, labels = next(data)
+            expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
+            with autocast(device):
+                logits = wf(images[expanded.index], forget=expanded.rows)
+            terms = _terms(wf, recipe, logits, labels[expanded.index], expanded.forgetting)
+            if not torch.isfinite(terms.total):
+                raise FloatingPointError
+            optimizer.zero_grad()
+            terms.total.backward()
+            optimizer.step()
+            schedule.step()
+            if recipe.clamp:
+                with torch.no_grad():
+                    for table in tables:
+                        table.clamp_(-recipe.clamp, recipe.clamp)
+            losses += torch.stack([terms.total.detach(), terms.retain, terms.forget])
+            since += 1
+            if step % check_every == 0 or step == recipe.steps:
+                out_of_patience, since = check(step, since), 0
+                if out_of_patience:
+                    stopped = f"no better for {recipe.patience} checks"
+                    break
+    except KeyboardInterrupt:
+        stopped = f"interrupted at step {step}"
+    except FloatingPointError:
+        history = finish(f"not finite at step {step}")
+        raise NotFiniteError(
+            f"the loss is {float(terms.total)} at step {step} of {recipe.steps} (recipe {recipe.name!r}): the rows of step {best[0]} are kept; "
+            "check the images for NaN, or lower lr or lambda1.",
+            history,
+        ) from None
+    return finish(stopped)
+
+
+def _check_labels(name: str, data: Dataset | DataLoader, num_classes: int) -> None:
+    if len(data) == 0:
+        raise ValueError(f"{name} holds no images.")
+    labels = data.labels if isinstance(data, ImageSet) else next(iter(batches(data, 64)))[1]
+    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
+        worst = int(labels.max()) if int(labels.max()) >= num_classes else int(labels.min())
+        raise ValueError(f"{name} holds the label {worst}: allowed are 0 to {num_classes - 1}, as the network has {num_classes} outputs.")
