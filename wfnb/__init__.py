@@ -12,9 +12,10 @@ __version__ = "0.1.0"
 
 # name: module; loaded when first used, so that `import wfnb` costs no more than it must
 _PUBLIC = {
+    "History": "history",
     "Recipe": "recipes",
     "RECIPES": "recipes",
-    "Training": "training",
+    "Training": "recipes",
     "WFNet": "net",
     "create_model": "zoo",
     "load_dataset": "data",

@@ -6,7 +6,7 @@ KellerJordan/cifar10-airbench). Large folders are read by a ``DataLoader``. ``ba
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from wfnb.checks import check_choice
+from wfnb.names import TASKS
 from wfnb.paths import data_folder
 
-__all__ = ["DATASETS", "ImageData", "ImageSet", "batches", "load_dataset", "sample", "task_of"]
+__all__ = ["ImageData", "ImageSet", "batches", "load_dataset", "sample"]
 
 SMALL = 2**30  # bytes of uint8 pixels that may live as one tensor on the device
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -91,6 +92,12 @@ class ImageData:
     def num_classes(self) -> int:
         """K, the number of classes."""
         return len(self.class_names)
+
+    def pixels(self, images: Tensor) -> np.ndarray:
+        """Normalised images (N, C, H, W) as pixels to show: (N, H, W) or (N, H, W, 3), in [0, 1]."""
+        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        pixels = (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+        return pixels[..., 0] if self.channels == 1 else pixels
 
     def limited(self, images: int) -> "ImageData":
         """The same data with at most ``images`` images a split (the same for each class, as far as they go)."""
@@ -166,7 +173,7 @@ def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int)
         images = torch.stack([item[0] for part in (train_set, test_set) for item in part])
         labels = torch.cat([labels, torch.tensor(test_set.targets)])
         test = torch.arange(len(train_set), count)
-        names, stats = train_set.classes, dict(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        names, stats = train_set.classes, {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return _tensors(name, images, labels, train, val, test, names, device, flips=True, **stats)
     normalise = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
     for part in (train_set, test_set):
@@ -187,20 +194,6 @@ def _stratified(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tenso
     return by_rank[held_out:].sort().values, by_rank[:held_out].sort().values
 
 
-DATASETS: dict[str, Callable[[int, torch.device], ImageData]] = {
-    "digits": _digits,
-    "mnist": lambda seed, device: _torchvision("mnist", seed, device),
-    "cifar10": lambda seed, device: _torchvision("cifar10", seed, device),
-    "imagenet": lambda seed, device: _folder("imagenet", data_folder() / "imagenet", seed, device, 224),
-}
-
-
-def task_of(name: str) -> tuple[int, int, int]:
-    """(classes, channels, image size) of a named data set, known without loading it."""
-    check_choice("data set", name, DATASETS)
-    return {"digits": (10, 1, 16), "mnist": (10, 1, 28), "cifar10": (10, 3, 32), "imagenet": (1000, 3, 224)}[name]
-
-
 def load_dataset(name: str, *, seed: int = 0, device: torch.device | str = "cpu", size: int = 224) -> ImageData:
     """Load a data set with its train, validation and test splits.
 
@@ -217,12 +210,15 @@ def load_dataset(name: str, *, seed: int = 0, device: torch.device | str = "cpu"
         FileNotFoundError: The data are not there; the message says how to get them.
     """
     device = torch.device(device)
-    if isinstance(name, str) and name.startswith("folder:"):
+    if isinstance(name, str) and name.startswith("folder:") and name != "folder:PATH":
         return _folder(name, Path(os.path.expanduser(name.removeprefix("folder:"))), seed, device, size)
-    check_choice("data set", name, [*DATASETS, "folder:PATH"])
-    if name == "folder:PATH":
-        raise FileNotFoundError("data set 'folder:PATH': put the path of a real folder behind 'folder:'.")
-    return DATASETS[name](seed, device)
+    if name not in TASKS:
+        check_choice("data set", name, [*TASKS, "folder:PATH (the path of a folder)"])
+    if name == "digits":
+        return _digits(seed, device)
+    if name == "imagenet":
+        return _folder(name, data_folder() / "imagenet", seed, device, 224)
+    return _torchvision(name, seed, device)
 
 
 def sample(data: Dataset, count: int, seed: int = 0) -> Dataset:

@@ -27,7 +27,8 @@ class Choice:
     """Which rows the layers of one network apply: ``None`` (the original), classes as a tuple, or one row an image as a tensor (B,)."""
 
     def __init__(self) -> None:
-        self.forget: None | tuple[int, ...] | Tensor = None
+        self.forget: tuple[int, ...] | Tensor | None = None
+        self.combine = "min"  # or "product": how the rows of several classes become one
 
 
 class WeightFilter(nn.Module):
@@ -52,13 +53,14 @@ class WeightFilter(nn.Module):
         """The gates now chosen: (C_out,) for one row for all images, (B, C_out) for a row an image.
 
         Several classes at once take, gate by gate, the lowest of their rows: what any of them closes is closed. The rule does not depend on
-        order or repetition, and stays within the range that was trained.
+        order or repetition, and stays within the range that was trained; the product closes more.
         """
         table = self.alpha if table is None else table
         forget = self.choice.forget
         if isinstance(forget, Tensor):
             return torch.sigmoid(F.embedding(forget, table))
-        return torch.sigmoid(table[forget[0]] if len(forget) == 1 else table[list(forget)].amin(0))
+        rows = torch.sigmoid(table[list(forget)])  # (classes, C_out)
+        return rows.amin(0) if self.choice.combine == "min" else rows.prod(0)
 
     def bias_gate(self) -> Tensor:
         """The gates of the bias, the weight's own where they are shared."""

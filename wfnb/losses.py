@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Expanded", "expand_labels", "reciprocal_of_mean", "mean_of_reciprocals", "regulariser"]
+__all__ = ["Expanded", "expand_labels", "mean_of_reciprocals", "reciprocal_of_mean", "regulariser"]
 
 
 class Expanded(NamedTuple):

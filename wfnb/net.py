@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wfnb.checks import check_choice
 from wfnb.layers import Choice, WeightFilter, WFConv2d, WFLinear, scales_linearly
 
-__all__ = ["Forget", "WFNet", "digest"]
+__all__ = ["Forget", "WFNet", "digest", "has_attention"]
 
 Forget = int | set[int] | frozenset[int] | Tensor | None
 SCHEMA = 1
@@ -74,7 +76,7 @@ class WFNet(nn.Module):
             )
         _check_fires(self.model, found, num_classes, example)
         filters = {}
-        for name, module in found.items():
+        for module in found.values():
             kind = WFConv2d if isinstance(module, nn.Conv2d) else WFLinear
             filters[id(module)] = kind(module, num_classes, self._choice, separate_bias)
         _replace(self.model, filters)
@@ -108,14 +110,24 @@ class WFNet(nn.Module):
             yield self
 
     @contextmanager
-    def _chosen(self, forget: None | tuple[int, ...] | Tensor) -> Iterator[None]:
+    def _chosen(self, forget: tuple[int, ...] | Tensor | None) -> Iterator[None]:
         previous, self._choice.forget = self._choice.forget, forget
         try:
             yield
         finally:
             self._choice.forget = previous
 
-    def _checked(self, forget: Forget) -> None | tuple[int, ...] | Tensor:
+    @contextmanager
+    def combining(self, rule: str) -> Iterator["WFNet"]:
+        """Within the context, the rows of several classes are combined by ``"min"`` (the default) or ``"product"``."""
+        check_choice("rule for several classes", rule, ["min", "product"])
+        previous, self._choice.combine = self._choice.combine, rule
+        try:
+            yield self
+        finally:
+            self._choice.combine = previous
+
+    def _checked(self, forget: Forget) -> tuple[int, ...] | Tensor | None:
         k = self.num_classes
         allowed = f"a class is a whole number from 0 to {k - 1}"
         if forget is None:
@@ -174,6 +186,14 @@ class WFNet(nn.Module):
                 for key, table in tables.items():
                     chosen[key] = torch.ones_like(table[0]) if self._choice.forget is None else layer.gate(table)
             return chosen
+
+    def gate_tables(self, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The gates of all classes, (K, C_out) a layer, as arrays; of the first, a middle and the last layer where none is named."""
+        tables = self.alphas()
+        if layers is None:
+            names = [name for name in tables if not name.endswith(".bias")]
+            layers = list(dict.fromkeys([names[0], names[len(names) // 2], names[-1]]))
+        return {name: torch.sigmoid(tables[name].detach()).cpu().numpy() for name in layers}
 
     @property
     def attention(self) -> bool:
@@ -338,6 +358,11 @@ def _kind(module: nn.Module) -> str:
     return "depthwise convolution" if module.groups == module.in_channels else f"convolution in {module.groups} groups"
 
 
+def has_attention(model: nn.Module) -> bool:
+    """Whether ``WFNet`` would gate attention projections in ``model`` (and no convolution)."""
+    return all(isinstance(module, nn.Linear) for module in _maskable(model).values())
+
+
 def _maskable(model: nn.Module) -> dict[str, nn.Module]:
     modules = dict(model.named_modules())
     projections = {n for n, m in modules.items() if isinstance(m, nn.Linear) and n.split(".")[-1] == "qkv"}
@@ -377,7 +402,9 @@ def _check_fires(model: nn.Module, found: dict[str, nn.Module], num_classes: int
         def hook(module, args, output):
             fired.add(name)
             if len(args[0]) != seen["batch"]:
-                problems.append(f"{name!r} sees {len(args[0])} inputs for {seen['batch']} images (windowed attention?), so no row can be told")
+                problems.append(
+                    f"{name!r} sees {len(args[0])} inputs for {seen['batch']} images (windowed attention?), so no row can be told"
+                )
             elif type(module).forward is not plain.forward and not scales_linearly_once(module, args[0]):
                 problems.append(f"{name!r} ({type(module).__name__}) normalises its own weight, so a gate on it would have no effect")
 
@@ -412,7 +439,9 @@ def _check_fires(model: nn.Module, found: dict[str, nn.Module], num_classes: int
             handle.remove()
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != num_classes:
         gives = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"num_classes is {num_classes}, but {type(model).__name__} gives logits of {gives}: they must be (B, {num_classes}).")
+        raise ValueError(
+            f"num_classes is {num_classes}, but {type(model).__name__} gives logits of {gives}: they must be (B, {num_classes})."
+        )
     silent = [name for name in found if name not in fired]
     if silent:
         raise ValueError(

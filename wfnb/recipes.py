@@ -1,10 +1,55 @@
-"""How to untrain: the settings as the paper prints them, as the authors' code has them, and ours."""
+"""Settings: how an original is trained, and how it is untrained (as the paper prints it, as the authors' code has it, and ours)."""
 
 from dataclasses import asdict, dataclass, fields, replace
 
 from wfnb.checks import check_choice, check_type
 
-__all__ = ["RECIPES", "Recipe", "named_recipe"]
+__all__ = ["RECIPES", "Recipe", "Training", "named_recipe"]
+
+
+def _check_types(settings: object, what: str) -> None:
+    for field in fields(settings):
+        object.__setattr__(settings, field.name, check_type(f"{what} {field.name!r}", getattr(settings, field.name), field.default))
+
+
+def _changed(settings, changes: dict[str, object], what: str):
+    for name in changes:
+        check_choice(what, name, asdict(settings))
+    return replace(settings, **changes)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How an original is trained.
+
+    Attributes:
+        epochs: Passes over the training split.
+        lr: The highest learning rate, reached after ``warmup`` of the steps and then lowered linearly to zero.
+        optimizer: ``"sgd"`` (Nesterov momentum 0.9) or ``"adamw"``.
+        weight_decay: Not applied to biases and norms.
+        label_smoothing: Share of the target spread over all classes.
+        crop: Pixels by which a training image may be shifted.
+    """
+
+    epochs: int = 24
+    batch_size: int = 128
+    lr: float = 0.4
+    optimizer: str = "sgd"
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    crop: int = 4
+    warmup: float = 0.2
+
+    def __post_init__(self) -> None:
+        _check_types(self, "training setting")
+        check_choice("training setting optimizer", self.optimizer, ["sgd", "adamw"])
+        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"training setting {name!r} must be {least} or more, not {getattr(self, name)}.")
+
+    def changed(self, settings: dict[str, object]) -> "Training":
+        """These settings with some replaced; ``ValueError`` or ``TypeError`` where one is unknown or not allowed."""
+        return _changed(self, settings, "training setting")
 
 
 @dataclass(frozen=True)
@@ -48,9 +93,7 @@ class Recipe:
     separate_bias: bool = False
 
     def __post_init__(self) -> None:
-        defaults = {field.name: field.default for field in fields(self)}
-        for name, default in defaults.items():
-            object.__setattr__(self, name, check_type(f"recipe setting {name!r}", getattr(self, name), default))
+        _check_types(self, "recipe setting")
         check_choice("recipe setting unlearning", self.unlearning, ["mean_of_reciprocals", "reciprocal_of_mean"])
         check_choice("recipe setting optimizer", self.optimizer, ["sgd", "adam"])
         check_choice("recipe setting stop_on", self.stop_on, ["loss", "accuracy"])
@@ -64,15 +107,8 @@ class Recipe:
             raise ValueError(f"recipe setting 'lr' must be a number above 0, not {self.lr}.")
 
     def changed(self, settings: dict[str, object]) -> "Recipe":
-        """This recipe with some settings replaced.
-
-        Raises:
-            ValueError: A setting is unknown or its value not allowed.
-            TypeError: A value has the wrong type.
-        """
-        for name in settings:
-            check_choice("recipe setting", name, asdict(self))
-        return replace(self, **settings)
+        """This recipe with some settings replaced; ``ValueError`` or ``TypeError`` where one is unknown or not allowed."""
+        return _changed(self, settings, "recipe setting")
 
 
 # as printed: Eq. 3 sums 1 / L_f; eps only keeps the reciprocal of a loss that float32 rounds to 0 finite

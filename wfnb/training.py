@@ -4,8 +4,6 @@ Convolutional networks: SGD with Nesterov momentum; transformers: AdamW. Both wi
 label smoothing, and random crops (and flips, where a mirrored image keeps its class) made on the device.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,31 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from wfnb.data import batches
 from wfnb.history import History
 from wfnb.progress import Progress
+from wfnb.recipes import Training
 
-__all__ = ["Training", "accuracy", "augment", "train"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How an original is trained.
-
-    Attributes:
-        epochs: Passes over the training split.
-        lr: The highest learning rate, reached after ``warmup`` of the steps and then lowered linearly to zero.
-        optimizer: ``"sgd"`` (Nesterov momentum 0.9) or ``"adamw"``.
-        weight_decay: Not applied to biases and norms.
-        label_smoothing: Share of the target spread over all classes.
-        crop: Pixels by which a training image may be shifted.
-    """
-
-    epochs: int = 24
-    batch_size: int = 128
-    lr: float = 0.4
-    optimizer: str = "sgd"
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    crop: int = 4
-    warmup: float = 0.2
+__all__ = ["accuracy", "augment", "train"]
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -51,7 +51,9 @@ def _terms(wf: WFNet, recipe: Recipe, logits: Tensor, labels: Tensor, forgetting
     return _Terms(total, loss_r.detach(), loss_f.detach().mean())
 
 
-def _endless(train: Dataset | DataLoader, batch_size: int, device: torch.device, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _endless(
+    train: Dataset | DataLoader, batch_size: int, device: torch.device, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     while True:
         count = 0
         for images, labels in batches(train, batch_size, device=device, generator=generator, drop_last=True):
@@ -125,10 +127,7 @@ def untrain(
     with torch.no_grad():
         for table in tables:
             table.fill_(ALPHA_START)
-    if recipe.optimizer == "adam":
-        optimizer = torch.optim.Adam(tables, recipe.lr)
-    else:
-        optimizer = torch.optim.SGD(tables, recipe.lr)
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer](tables, recipe.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0)
     per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
     check_every = recipe.check_every or max(per_epoch // 5, 1)

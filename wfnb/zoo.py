@@ -9,18 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wfnb.checks import check_choice
-from wfnb.data import task_of
+from wfnb.names import ARCHITECTURES, TASKS
 
-__all__ = ["ARCHITECTURES", "create_model", "paper_name"]
-
-# name: (the paper's name, timm's name at 224)
-ARCHITECTURES = {
-    "vgg16": ("VGG-16", "vgg16"),
-    "resnet18": ("ResNet-18", "resnet18"),
-    "vit_t": ("ViT-T", "vit_tiny_patch16_224"),
-    "vit_s": ("ViT-S", "vit_small_patch16_224"),
-    "resnet20": ("ResNet-20", None),
-}
+__all__ = ["check_architecture", "create_model"]
 
 
 class BasicBlock(nn.Module):
@@ -104,11 +95,6 @@ def _vit(dim: int, heads: int, channels: int, num_classes: int, size: int, width
     )  # fmt: skip
 
 
-def paper_name(arch: str) -> str:
-    """The name that the paper's tables use, where it has one: ``"resnet18"`` is ``"ResNet-18"``."""
-    return ARCHITECTURES[arch][0] if arch in ARCHITECTURES else arch
-
-
 def check_architecture(name: str) -> None:
     """Raise ``ValueError`` unless ``name`` is one of ours or one of timm's."""
     if name in ARCHITECTURES:
@@ -146,7 +132,9 @@ def create_model(
         ValueError: An unknown name or data set, or a width, depth or size that the network does not have.
     """
     check_architecture(name)
-    task = task_of(dataset) if dataset is not None else (None, None, None)
+    if dataset is not None:
+        check_choice("data set", dataset, TASKS)
+    task = TASKS.get(dataset, (None, None, None))
     num_classes, channels, size = (
         given if given is not None else known for given, known in zip((num_classes, channels, size), task, strict=True)
     )

@@ -1,7 +1,21 @@
 """The metrics of the paper, and those that accuracy does not see."""
 
-from wfnb.metrics.accuracy import RetainForget, retain_forget_accuracy
+from wfnb.metrics.accuracy import RetainForget, predict, retain_forget_accuracy
 from wfnb.metrics.probe import linear_probe_recall
+from wfnb.metrics.scores import class_accuracy, original_scores, pair_scores, probe_scores, unlearning_scores
 from wfnb.metrics.zrf import zrf
+from wfnb.training import accuracy
 
-__all__ = ["RetainForget", "linear_probe_recall", "retain_forget_accuracy", "zrf"]
+__all__ = [
+    "RetainForget",
+    "accuracy",
+    "class_accuracy",
+    "linear_probe_recall",
+    "original_scores",
+    "pair_scores",
+    "predict",
+    "probe_scores",
+    "retain_forget_accuracy",
+    "unlearning_scores",
+    "zrf",
+]

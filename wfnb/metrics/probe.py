@@ -2,26 +2,27 @@
 
 import warnings
 
-import torch
 from torch import Tensor
 
 __all__ = ["linear_probe_recall"]
 
 
-def linear_probe_recall(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], forgotten: int) -> float:
-    """Recall of the forgotten class by a logistic regression on the last features.
+def linear_probe_recall(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> list[float]:
+    """Recall of each class by a logistic regression on the last features.
 
     The probe (multinomial, L2 of C = 1, features standardised on the training images) is fitted on features of all K classes with their
     true labels: whoever holds the network and labelled images could do the same. A network that was retrained without the class is the
     reference: its features tell the class apart to some extent, too. Masking a logit leaves the recall as it was.
 
     Args:
-        train: Features (N, D) and labels (N,) of training images, computed by the network with the class forgotten.
+        train: Features (N, D) and labels (N,) of training images, computed by the network with a class forgotten (``collect_features``).
         test: The same of test images.
-        forgotten: The class whose recall is measured.
 
     Returns:
-        A share in [0, 1]: of the test images of the class, those that the probe calls so.
+        K shares in [0, 1]: of the test images of each class, those that the probe calls so. The forgotten class's is the one to look at.
+
+    Raises:
+        ValueError: A class has no test image.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -32,7 +33,8 @@ def linear_probe_recall(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         probe.fit((x - mean) / std, y)
-    own = y_test == forgotten
-    if not own.any():
-        raise ValueError(f"no test image of class {forgotten}: its recall is not defined.")
-    return float((probe.predict((x_test[own] - mean) / std) == forgotten).mean())
+    right = probe.predict((x_test - mean) / std) == y_test
+    empty = [c for c in range(int(y.max()) + 1) if not (y_test == c).any()]
+    if empty:
+        raise ValueError(f"no test image of class {', '.join(map(str, empty))}: its recall is not defined.")
+    return [float(right[y_test == c].mean()) for c in range(int(y.max()) + 1)]

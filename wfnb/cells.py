@@ -1,0 +1,185 @@
+"""The cells of the graph: one execution of one notebook, where its results lie, and which cells it needs.
+
+A cell's results live in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``; what belongs to a whole preset (tables) in
+``runs/<preset>/<step>/``. Nothing here imports torch, so that planning a graph is quick.
+"""
+
+import json
+import shlex
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from wfnb.checks import check_choice
+from wfnb.names import ARCHITECTURES, TASKS
+from wfnb.paths import notebooks_folder, runs_folder
+from wfnb.presets import Preset, preset_named
+from wfnb.recipes import RECIPES, Recipe, named_recipe
+
+__all__ = ["STEPS", "Cell", "Step", "graph"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kind of cell.
+
+    Attributes:
+        notebook: Its notebook's name.
+        needs: The steps whose results it reads, of the same network and seed.
+        modules: The library modules that change its numbers: where one changes, the cell is run again.
+        per_recipe: Whether there is one cell a recipe.
+        per_preset: Whether one cell serves the whole preset, and reads all others.
+    """
+
+    notebook: str
+    needs: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    per_recipe: bool = False
+    per_preset: bool = False
+
+
+_TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/zrf", "recipes", "training", "zoo")
+_UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
+
+STEPS = {
+    "train": Step("00_train", modules=_TRAIN),
+    "untrain": Step("01_untrain", needs=("train",), modules=_UNTRAIN, per_recipe=True),
+    "tables": Step("06_tables", modules=("figures", "tables"), per_preset=True),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One execution of a notebook.
+
+    Attributes:
+        settings: Changes to the training or the recipe, by setting name.
+    """
+
+    step: str
+    preset: str
+    dataset: str = ""
+    arch: str = ""
+    seed: int = 0
+    recipe: str = ""
+    settings: dict[str, object] = field(default_factory=dict, hash=False)
+
+    @classmethod
+    def of(cls, step: str, parameters: dict[str, object]) -> "Cell":
+        """The cell that a notebook's parameters name, ``"auto"`` resolved by the preset.
+
+        Raises:
+            ValueError: A name is unknown, or the seed is negative.
+        """
+        check_choice("step", step, STEPS)
+        preset = preset_named(parameters["preset"])
+        names = {name: parameters[name] for name in ("dataset", "arch", "recipe", "seed", "settings") if name in parameters}
+        if names.get("dataset") == "auto":
+            names["dataset"] = next(iter(preset.networks))
+        if names.get("arch") == "auto":
+            names["arch"] = next(iter(preset.networks.get(names["dataset"], next(iter(preset.networks.values())))))
+        if "dataset" in names and not names["dataset"].startswith("folder:"):
+            check_choice("data set", names["dataset"], [*TASKS, "folder:PATH"])
+        if "arch" in names and names["arch"] not in ARCHITECTURES:
+            from wfnb.zoo import check_architecture
+
+            check_architecture(names["arch"])
+        if "recipe" in names:
+            check_choice("recipe", names["recipe"], RECIPES)
+        if names.get("seed", 0) < 0:
+            raise ValueError(f"seed must be 0 or more, not {names['seed']}.")
+        cell = cls(step, preset.name, **names)
+        cell.resolved()
+        return cell
+
+    @property
+    def plan(self) -> Preset:
+        """The cell's preset."""
+        return preset_named(self.preset)
+
+    @property
+    def path(self) -> str:
+        """Where its results lie, below the runs folder."""
+        name = f"{self.step}-{self.recipe}" if self.recipe else self.step
+        if STEPS[self.step].per_preset:
+            return f"{self.preset}/{name}"
+        dataset = self.dataset.replace("folder:", "folder-").strip("/").replace("/", "-").replace(" ", "_")
+        return f"{self.preset}/{dataset}/{self.arch.replace('timm:', 'timm-')}/seed{self.seed}/{name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its results lie."""
+        return runs_folder() / self.path
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook that is executed."""
+        return notebooks_folder() / f"{STEPS[self.step].notebook}.ipynb"
+
+    @property
+    def executed(self) -> Path:
+        """The executed notebook, beside the results."""
+        return self.folder / self.notebook.name
+
+    def resolved(self) -> dict[str, object]:
+        """Everything that decides its numbers besides data, code and needed cells: the network's form and the settings in force."""
+        if STEPS[self.step].per_preset:
+            return {}
+        network = self.plan.network(self.dataset, self.arch)
+        settings = {"width": network.width, "depth": network.depth, "images": self.plan.images}
+        if self.step == "train":
+            settings |= {"pretrained": network.pretrained, "training": asdict(network.training.changed(self.settings))}
+        if self.recipe:
+            settings |= {"recipe": {n: asdict(self.recipe_for(a)) for n, a in (("convolutions", False), ("attention", True))}}
+            settings |= {"probe_images": self.plan.probe_images}
+        return settings
+
+    def recipe_for(self, attention: bool) -> Recipe:
+        """The recipe in force, for a network of attention projections or of convolutions."""
+        network = self.plan.network(self.dataset, self.arch)
+        changes = self.plan.untraining.get(self.recipe, {}) | network.untraining.get(self.recipe, {}) | self.settings
+        return named_recipe(self.recipe, attention).changed(changes)
+
+    def needed(self) -> list["Cell"]:
+        """The cells whose results this one reads."""
+        if STEPS[self.step].per_preset:
+            return [cell for cell in graph(self.preset) if cell != self]
+        return [replace(self, step=step, recipe="", settings={}) for step in STEPS[self.step].needs]
+
+    def parameters(self) -> dict[str, object]:
+        """The notebook's parameters."""
+        given = {"preset": self.preset}
+        if not STEPS[self.step].per_preset:
+            given |= {"dataset": self.dataset, "arch": self.arch, "seed": self.seed}
+        if self.recipe:
+            given["recipe"] = self.recipe
+        return given | ({"settings": self.settings} if self.settings else {})
+
+    def command(self) -> str:
+        """The command that makes it."""
+        given = [f"-p {name} {shlex.quote(json.dumps(v) if isinstance(v, dict) else str(v))}" for name, v in self.parameters().items()]
+        return " ".join(["wfnb run", STEPS[self.step].notebook, *given])
+
+
+def graph(preset: str, settings: dict[str, dict[str, object]] | None = None) -> list[Cell]:
+    """All cells of a preset, each after those it needs.
+
+    Args:
+        settings: Changes of settings by ``"step/arch"`` or ``"step"``, such as ``{"untrain/resnet18": {"lambda1": 1.0}}``.
+    """
+    plan, settings = preset_named(preset), settings or {}
+    for key in settings:
+        step, _, arch = key.partition("/")
+        check_choice("step in settings", step, STEPS)
+        if arch:
+            check_choice("architecture in settings", arch, {a for networks in plan.networks.values() for a in networks})
+    cells = []
+    for dataset, networks in plan.networks.items():
+        for arch in networks:
+            for name, step in STEPS.items():
+                changes = settings.get(name, {}) | settings.get(f"{name}/{arch}", {})
+                one = Cell(name, preset, dataset, arch, settings=changes)
+                if step.per_recipe:
+                    cells += [replace(one, recipe=recipe, seed=seed) for recipe, seeds in plan.recipes.items() for seed in seeds]
+                elif not step.per_preset:
+                    cells += [replace(one, seed=seed) for seed in plan.seeds]
+    return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset]

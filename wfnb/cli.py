@@ -1,0 +1,173 @@
+"""The command line: ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb status`` says what is finished."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from wfnb.cells import STEPS, Cell, graph
+from wfnb.checks import check_choice
+from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter, run_cell
+from wfnb.paths import notebooks_folder, project_root, runs_folder
+from wfnb.presets import PRESETS
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; a caller's error is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="wfnb", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="execute a notebook headless, with checked parameters")
+    run.add_argument("notebook", help="its name or step, such as 01_untrain or untrain")
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; repeat")
+    run.add_argument("-o", "--output", type=Path, help="where the executed notebook goes (default: beside the results)")
+    run.add_argument("--if-changed", action="store_true", help="do nothing where results of these settings, code and inputs are there")
+    run.add_argument("-v", "--verbose", action="store_true", help="show what the notebook prints")
+    reproduce = commands.add_parser("reproduce", help="run every cell of a preset that is not up to date, and print Table 1")
+    reproduce.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
+    reproduce.add_argument("-j", "--cores", type=int, default=os.cpu_count(), help="how many notebooks at once (default: one a core)")
+    reproduce.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("STEP[/ARCH].SETTING", "VALUE"), help="e.g. untrain/resnet18.lambda1 1.0"
+    )
+    reproduce.add_argument("snakemake", nargs="*", help="after --: further arguments to snakemake")
+    status = commands.add_parser("status", help="list the cells of a preset and whether each is up to date")
+    status.add_argument("--preset", default="quick")
+    options = parser.parse_args(arguments)
+    try:
+        return {"run": _run, "reproduce": _reproduce, "status": _status}[options.command](options)
+    except (ValueError, TypeError, IndexError, FileNotFoundError) as error:
+        print(f"wfnb: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("wfnb: interrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+
+
+def _notebook(name: str) -> tuple[str, Path]:
+    steps = {step.notebook: key for key, step in STEPS.items()}
+    key = Path(name).stem
+    if key not in STEPS:
+        check_choice("notebook", key, [*steps, *STEPS])
+        key = steps[key]
+    return key, notebooks_folder() / f"{STEPS[key].notebook}.ipynb"
+
+
+def _run(options: argparse.Namespace) -> int:
+    step, notebook = _notebook(options.notebook)
+    given = {name: parse_parameter(notebook, name, text) for name, text in options.parameter}
+    cell = Cell.of(step, check_parameters(notebook, given))
+    if options.if_changed:
+        from wfnb.runs import is_current
+
+        if is_current(cell):
+            for name in ("metrics.json", "run.json"):
+                (cell.folder / name).touch()
+            print(f"{cell.path}: up to date")
+            return 0
+    from papermill import PapermillExecutionError
+
+    started = time.monotonic()
+    try:
+        if options.output:
+            from wfnb.notebooks import execute
+
+            execute(notebook, declared_parameters(notebook) | given, options.output, quiet=not options.verbose)
+            output = options.output
+        else:
+            output = run_cell(cell, given, quiet=not options.verbose)
+    except PapermillExecutionError as error:
+        kept = (options.output or cell.executed).with_suffix(".failed.ipynb")
+        print(
+            f"wfnb: {error.ename}: {error.evalue}\nwfnb: {notebook.stem} stopped; its cells and the traceback are in {kept}",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"{cell.path}: done in {time.monotonic() - started:.0f} s; executed notebook {output}")
+    return 0
+
+
+def _settings(pairs: list[list[str]]) -> dict[str, dict[str, object]]:
+    settings: dict[str, dict[str, object]] = {}
+    for name, text in pairs:
+        key, dot, setting = name.rpartition(".")
+        if not dot:
+            raise ValueError(f"--set {name!r}: write STEP.SETTING or STEP/ARCH.SETTING, such as untrain/resnet18.lambda1.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        settings.setdefault(key, {})[setting] = value
+    return settings
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    settings = _settings(options.set)
+    for cell in graph(options.preset, settings):
+        cell.resolved()  # a wrong setting is refused before anything runs
+    started, memory = time.monotonic(), _PeakMemory()
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
+        "--cores", str(options.cores), "--rerun-incomplete", "--quiet", "rules", "--config", f"preset={options.preset}",
+        f"settings={json.dumps(settings)}", *options.snakemake,
+    ]  # fmt: skip
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with memory:
+        code = subprocess.run(command, env=environment).returncode
+    if code:
+        print("wfnb: the graph stopped; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
+        return code
+    seconds = time.monotonic() - started
+    from wfnb.runs import note_reproduction
+
+    note_reproduction(options.preset, seconds, memory.peak, options.cores)
+    folder = runs_folder() / options.preset
+    print((folder / "tables" / "table1.txt").read_text(encoding="utf-8"))
+    print(f"tables and figures   {folder / 'tables'}\nexecuted notebooks   {folder}/<dataset>/<network>/seed<k>/<step>/*.ipynb")
+    print(f"took {seconds:.0f} s and {memory.peak / 1e9:.1f} GB on {options.cores} cores")
+    return 0
+
+
+class _PeakMemory:
+    """The most memory that this process and its children held together, looked at twice a second (shared pages counted once)."""
+
+    def __enter__(self) -> "_PeakMemory":
+        self.peak, self._stop = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import psutil
+
+        me = psutil.Process()
+        while not self._stop.wait(0.5):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    info = process.memory_full_info()
+                    total += getattr(info, "pss", info.rss)
+                except psutil.Error:
+                    pass
+            self.peak = max(self.peak, total)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from wfnb.runs import is_current
+
+    for cell in graph(options.preset):
+        state = "up to date" if is_current(cell) else "stale" if (cell.folder / "run.json").is_file() else "missing"
+        print(f"{state:<11} {cell.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

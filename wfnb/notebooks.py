@@ -1,0 +1,114 @@
+"""Notebooks as programs: their declared parameters, and the one checked way to execute them."""
+
+import ast
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from wfnb.cells import Cell
+from wfnb.checks import check_choice, check_type
+from wfnb.paths import notebooks_folder
+
+__all__ = ["check_parameters", "declared_parameters", "execute", "parse_parameter", "run_cell"]
+
+
+def declared_parameters(notebook: Path) -> dict[str, object]:
+    """The parameters of a notebook with their defaults: the literals assigned in the cell tagged ``parameters``.
+
+    Raises:
+        FileNotFoundError: There is no such notebook.
+        ValueError: It has no such cell, or a line there is no assignment of a literal.
+    """
+    if not notebook.is_file():
+        raise FileNotFoundError(
+            f"no notebook {notebook.name}: allowed are {', '.join(sorted(p.stem for p in notebooks_folder().glob('*.ipynb')))}."
+        )
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    source = next(("".join(c["source"]) for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])), None)
+    if source is None:
+        raise ValueError(f"{notebook.name} has no cell tagged 'parameters'.")
+    return _assignments(source, notebook.name)
+
+
+def _assignments(source: str, where: str) -> dict[str, object]:
+    found = {}
+    for node in ast.parse(source).body:
+        try:
+            (target,) = node.targets
+            found[target.id] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"{where}: the parameters cell must hold one 'name = literal' a line, not {ast.unparse(node)!r}.") from error
+    return found
+
+
+def check_parameters(notebook: Path, given: dict[str, object]) -> dict[str, object]:
+    """All parameters of a notebook, those given in the place of their defaults.
+
+    Raises:
+        ValueError: A given name is no parameter of the notebook.
+        TypeError: A value is not of its default's type.
+    """
+    parameters = declared_parameters(notebook)
+    for name, value in given.items():
+        check_choice(f"parameter of {notebook.stem}", name, parameters)
+        parameters[name] = check_type(f"parameter {name!r}", value, parameters[name])
+    return parameters
+
+
+def parse_parameter(notebook: Path, name: str, text: str) -> object:
+    """A parameter's value from a command line: text as it is where the parameter is text, else a Python or JSON literal."""
+    parameters = declared_parameters(notebook)
+    check_choice(f"parameter of {notebook.stem}", name, parameters)
+    if isinstance(parameters[name], str):
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return check_type(f"parameter {name!r}", parse(text), parameters[name])
+    raise TypeError(f"parameter {name!r} must be of type {type(parameters[name]).__name__} (as {parameters[name]!r}), not {text!r}.")
+
+
+def injected_parameters(namespace: dict[str, object]) -> dict[str, object]:
+    """What papermill put into the running notebook: the assignments of its ``# Parameters`` cell, by IPython's record of inputs."""
+    sources = [source for source in namespace.get("In", []) if source.startswith("# Parameters")]
+    return _assignments(sources[-1], "the injected cell") if sources else {}
+
+
+def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: bool = True) -> None:
+    """Execute a notebook headless with checked parameters; ``output`` exists only when it has run to its end.
+
+    Kernels talk over IPC, so that parallel runs cannot collide on TCP ports. On an error, what was executed so far stands beside
+    ``output`` as ``NAME.failed.ipynb``, with the traceback.
+
+    Raises:
+        papermill.PapermillExecutionError: A cell raised.
+    """
+    check_parameters(notebook, parameters)
+    import papermill
+    from traitlets.config import Config
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    failed = output.with_suffix(".failed.ipynb")
+    running = output.with_name(f".{output.stem}.running-{os.getpid()}.ipynb")
+    failed.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(running), parameters, cwd=str(notebook.parent), progress_bar=not quiet, log_output=not quiet,
+            config=Config({"KernelManager": {"transport": "ipc"}}),
+        )  # fmt: skip
+        os.replace(running, output)
+    except papermill.PapermillExecutionError:
+        os.replace(running, failed)
+        raise
+    finally:
+        running.unlink(missing_ok=True)
+
+
+def run_cell(cell: Cell, given: dict[str, object] | None = None, quiet: bool = True) -> Path:
+    """Execute a cell's notebook into the folder of its results; returns the executed notebook.
+
+    Args:
+        given: Parameters besides those that name the cell, such as ``device``.
+    """
+    execute(cell.notebook, (given or {}) | cell.parameters(), cell.executed, quiet)
+    return cell.executed

@@ -1,0 +1,129 @@
+"""The presets: which data, which networks, which seeds, at which scale.
+
+=======  ======================  ==========================================  ============================================
+name     data                    networks                                    where, and what for
+=======  ======================  ==========================================  ============================================
+smoke    digits, few images      two thin ones, 2 steps                      seconds: tests; every notebook runs
+quick    digits, all             the paper's four, thin                      2 cores, minutes: every table and figure
+laptop   MNIST, CIFAR-10         ResNet-20, and thin forms of the four       2 cores, hours: real data without a GPU
+paper    MNIST, CIFAR-10,        VGG-16, ResNet-18, ViT-T, ViT-S as in the   one GPU: the paper's tables and figures
+         ImageNet                paper
+=======  ======================  ==========================================  ============================================
+"""
+
+from dataclasses import dataclass, field
+
+from wfnb.checks import check_choice
+from wfnb.recipes import Training
+
+__all__ = ["PRESETS", "Network", "Preset", "preset_named"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One architecture at one size, and how its original is trained and untrained.
+
+    Attributes:
+        width, depth: As ``create_model`` takes them.
+        pretrained: Take timm's weights instead of training.
+        untraining: Recipe settings that this network changes, by recipe name.
+    """
+
+    width: float = 1.0
+    depth: int | None = None
+    training: Training = Training()
+    pretrained: bool = False
+    untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One scale of the whole paper.
+
+    Attributes:
+        networks: By data set and architecture; the first of each is what ``"auto"`` stands for.
+        recipes: Recipe name to the seeds it is run with.
+        images: At most so many images a split; 0 for all.
+        probe_images: Training images that the linear probe is fitted on.
+        untraining: Recipe settings that this preset changes, by recipe name.
+        makes_missing: Whether a notebook makes the runs it needs itself instead of naming the command.
+    """
+
+    name: str
+    networks: dict[str, dict[str, Network]]
+    recipes: dict[str, tuple[int, ...]]
+    images: int = 0
+    probe_images: int = 5000
+    untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+    makes_missing: bool = False
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds that any recipe is run with."""
+        return tuple(sorted({seed for seeds in self.recipes.values() for seed in seeds}))
+
+    def network(self, dataset: str, arch: str) -> Network:
+        """The network's form in this preset; its full form where the preset does not name it."""
+        return self.networks.get(dataset, {}).get(arch, Network())
+
+
+_THIN_CNN = Training(epochs=15, batch_size=64, lr=0.1, crop=1)
+_THIN_VIT = Training(epochs=45, batch_size=64, lr=2e-3, optimizer="adamw", weight_decay=0.05, crop=1)
+_VIT = Training(epochs=200, batch_size=128, lr=1e-3, optimizer="adamw", weight_decay=0.05)
+_TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
+_MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2)
+_PAPER_FOUR = {
+    "vgg16": Network(training=Training(epochs=60, lr=0.1)),
+    "resnet18": Network(training=Training(epochs=60, lr=0.2)),
+    "vit_t": Network(training=_VIT),
+    "vit_s": Network(training=_VIT),
+}
+
+PRESETS = {
+    "smoke": Preset(
+        "smoke",
+        {"digits": {"resnet18": Network(width=1 / 16, training=_TINY), "vit_t": Network(width=1 / 8, depth=2, training=_TINY)}},
+        {"wfnb": (0,)},
+        images=200,
+        probe_images=100,
+        untraining={name: {"steps": 2, "check_every": 1, "batch_size": 16} for name in ("wfnb", "paper", "author")},
+        makes_missing=True,
+    ),
+    "quick": Preset(
+        "quick",
+        {
+            "digits": {
+                "vgg16": Network(width=1 / 8, training=_THIN_CNN),
+                "resnet18": Network(width=1 / 8, training=_THIN_CNN),
+                "vit_t": Network(width=1 / 4, depth=4, training=_THIN_VIT),
+                "vit_s": Network(width=1 / 4, depth=4, training=_THIN_VIT),
+            }
+        },
+        {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
+        untraining={"paper": {"steps": 200, "check_every": 10}, "author": {"steps": 200, "check_every": 10}},
+    ),
+    "laptop": Preset(
+        "laptop",
+        {
+            "mnist": {"resnet20": Network(training=Training(epochs=3, lr=0.2, crop=2))},
+            "cifar10": {"resnet20": Network(training=Training(epochs=22))},
+        },
+        {"wfnb": (0,), "paper": (0,), "author": (0,)},
+        untraining={"paper": {"steps": 600}, "author": {"steps": 600}},
+    ),
+    "paper": Preset(
+        "paper",
+        {
+            "mnist": {arch: Network(training=_MNIST if arch in ("vgg16", "resnet18") else _VIT) for arch in _PAPER_FOUR},
+            "cifar10": _PAPER_FOUR,
+            "imagenet": {arch: Network(pretrained=True) for arch in _PAPER_FOUR},
+        },
+        {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
+    ),
+}
+
+
+def preset_named(name: str) -> Preset:
+    """The preset of that name, or ``ValueError``."""
+    check_choice("preset", name, PRESETS)
+    return PRESETS[name]

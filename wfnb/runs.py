@@ -1,0 +1,359 @@
+"""Runs: where a notebook starts, what it reads of others, and how its results are kept.
+
+A notebook opens with ``run = wfnb.runs.start("untrain", globals())`` and ends with ``run.finish(metrics, files)``. The results lie in
+``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``: ``metrics.json`` (schema versioned, the same for the same seed, machine and threads),
+tables, weights as safetensors, figures, the executed notebook, and ``run.json``: parameters, settings, code version, library versions,
+device, seconds, peak memory, and SHA-256 of inputs and outputs. Files are written beside their place and renamed when whole, ``run.json``
+last: a run is finished when its ``run.json`` is there and its hashes fit.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from wfnb.cells import STEPS, Cell
+from wfnb.checks import as_device
+from wfnb.notebooks import check_parameters, injected_parameters, run_cell
+from wfnb.paths import project_root, runs_folder
+
+__all__ = ["SCHEMA", "Finished", "MissingRunError", "Run", "finished", "is_current", "start"]
+
+SCHEMA = 1
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors")
+
+
+class MissingRunError(FileNotFoundError):
+    """A run that is needed is missing, of another schema version, or damaged; the message names the command that makes it."""
+
+
+class Finished:
+    """A finished run, its hashes checked.
+
+    Attributes:
+        cell: Which one.
+        record: The contents of its ``run.json``.
+        metrics: The contents of its ``metrics.json``.
+    """
+
+    def __init__(self, cell: Cell, record: dict) -> None:
+        self.cell, self.record = cell, record
+        self.metrics = json.loads((cell.folder / "metrics.json").read_text(encoding="utf-8"))
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files."""
+        if name not in self.record["outputs"]:
+            raise MissingRunError(f"{self.cell.path} holds no {name}: make it again with: {self.cell.command()}")
+        return self.cell.folder / name
+
+
+def finished(cell: Cell) -> Finished:
+    """The finished run of a cell.
+
+    Raises:
+        MissingRunError: It is missing, of another schema version, or its files do not match its ``run.json``.
+    """
+    path = cell.folder / "run.json"
+    remedy = f"make it with: {cell.command()}"
+    if not path.is_file():
+        raise MissingRunError(f"no finished run {cell.path}: {remedy}")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("schema") != SCHEMA:
+        raise MissingRunError(f"run {cell.path} is of schema {record.get('schema')}, not {SCHEMA}: {remedy}")
+    for name, sha in record["outputs"].items():
+        file = cell.folder / name
+        if not file.is_file() or sha256(file) != sha:
+            raise MissingRunError(
+                f"{name} of run {cell.path} {'does not match its run.json' if file.is_file() else 'is missing'}: {remedy}"
+            )
+    return Finished(cell, record)
+
+
+def is_current(cell: Cell) -> bool:
+    """Whether a cell is finished with these settings, this code and these inputs, so that running it again would change nothing."""
+    try:
+        record = finished(cell).record
+    except MissingRunError:
+        return False
+    return (
+        record["settings"] == json.loads(json.dumps(cell.resolved()))
+        and record["code"]["sha256"] == code_hash(cell)
+        and record["inputs"] == _inputs(cell)
+    )
+
+
+def _inputs(cell: Cell) -> dict[str, dict[str, str]]:
+    """SHA-256 of the files of each finished run that a cell reads, by path."""
+    found = {}
+    for need in cell.needed():
+        with contextlib.suppress(MissingRunError):
+            found[need.path] = finished(need).record["outputs"]
+    return found
+
+
+def start(step: str, namespace: Mapping[str, object]) -> "Run":
+    """Check a notebook's parameters and begin its run.
+
+    Args:
+        step: The notebook's step: ``"train"``, ``"untrain"``, ``"tables"``, ...
+        namespace: The notebook's ``globals()``, where its parameters are.
+
+    Raises:
+        ValueError, TypeError: An unknown parameter, or a value that is not allowed; before any work.
+    """
+    notebook = Cell(step, "").notebook
+    injected = injected_parameters(namespace)
+    declared = check_parameters(notebook, injected)
+    parameters = check_parameters(notebook, {name: namespace[name] for name in declared if name in namespace})
+    return Run(Cell.of(step, parameters), as_device(parameters.get("device", "cpu")))
+
+
+class Run:
+    """One execution of a notebook.
+
+    Attributes:
+        cell: What is run.
+        device: Where it runs.
+    """
+
+    def __init__(self, cell: Cell, device) -> None:
+        import torch
+
+        self.cell, self.device = cell, device
+        self._started = time.monotonic()
+        self._data = None
+        torch.manual_seed(cell.seed)
+        if device.type == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def __repr__(self) -> str:
+        about = "  ".join(f"{name} {value}" for name, value in self.cell.parameters().items())
+        return f"{self.cell.step}: {about}  on {self.device}\n-> {self.cell.path}"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings in force (``Cell.resolved``)."""
+        return self.cell.resolved()
+
+    @property
+    def data(self):
+        """The data set on the device, cut to the preset's number of images."""
+        if self._data is None:
+            from wfnb.data import load_dataset
+
+            self._data = load_dataset(self.cell.dataset, device=self.device)
+            if self.cell.plan.images:
+                self._data = self._data.limited(self.cell.plan.images)
+        return self._data
+
+    def new_model(self, seed: int | None = None):
+        """A freshly initialised network on the device, the same for the same seed (the run's where left out)."""
+        import torch
+
+        from wfnb.zoo import create_model
+
+        data, settings = self.data, self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.cell.seed if seed is None else seed)
+            model = create_model(
+                self.cell.arch, num_classes=data.num_classes, channels=data.channels, size=data.size,
+                width=settings["width"], depth=settings["depth"], pretrained=settings.get("pretrained", False),
+            )  # fmt: skip
+        return model.to(self.device)
+
+    def training(self):
+        """The training settings in force, a ``Training``."""
+        from wfnb.recipes import Training
+
+        return Training(**self.settings["training"])
+
+    def recipe(self, model):
+        """The untraining settings in force, a ``Recipe``: those for attention where ``model`` has ``qkv`` projections to gate."""
+        from wfnb.net import has_attention
+
+        return self.cell.recipe_for(has_attention(model))
+
+    def random_model(self):
+        """The same architecture never trained, in eval mode: ZRF's reference."""
+        return self.new_model(seed=self.cell.seed + 10_000).eval()
+
+    def original(self):
+        """The trained original, in eval mode."""
+        from safetensors.torch import load_file
+
+        model = self.new_model()
+        model.load_state_dict(load_file(self.needs("train").file("model.safetensors"), device=str(self.device)))
+        return model.eval()
+
+    def needs(self, step: str, **changes: object) -> Finished:
+        """The finished run of another step for the same network and seed.
+
+        Raises:
+            MissingRunError: It is not there; the message names the command. (The ``smoke`` preset makes it instead.)
+        """
+        from dataclasses import replace
+
+        cell = replace(self.cell, **({"step": step, "recipe": "", "settings": {}} | changes))
+        return self.needs_cell(cell)
+
+    def needs_cell(self, cell: Cell) -> Finished:
+        """As ``needs``, for any cell."""
+        try:
+            return finished(cell)
+        except MissingRunError:
+            if not self.cell.plan.makes_missing:
+                raise
+            run_cell(cell)
+            return finished(cell)
+
+    def needs_all(self) -> list[Finished]:
+        """The finished runs among all that this cell may read (missing ones are left out, or made where the preset says so)."""
+        found = []
+        for cell in self.cell.needed():
+            with contextlib.suppress(MissingRunError):
+                found.append(self.needs_cell(cell))
+        return found
+
+    def finish(self, metrics: dict[str, object], files: Mapping[str, object] | None = None) -> Path:
+        """Write the results, complete or not at all, and return their folder.
+
+        Args:
+            metrics: Goes to ``metrics.json``; numbers, texts, lists and dicts. No times: they stand in ``run.json``.
+            files: By file name: a data frame (``.csv``), a dict of tensors (``.safetensors``), a matplotlib figure (``.png``, ``.svg``),
+                a text, or a WFNet (``.safetensors``).
+        """
+        folder = self.cell.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = folder / f".partial-{os.getpid()}"
+        staging.mkdir()
+        try:
+            _write(staging / "metrics.json", {"schema": SCHEMA, "step": self.cell.step} | metrics)
+            for name, value in (files or {}).items():
+                _write(staging / name, value)
+            outputs = {file.name: sha256(file) for file in sorted(staging.iterdir())}
+            _write(staging / "run.json", self._record(outputs))
+            for name in (*outputs, "run.json"):
+                os.replace(staging / name, folder / name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return folder
+
+    def _record(self, outputs: dict[str, str]) -> dict[str, object]:
+        import torch
+
+        device = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or platform.machine()
+        return {
+            "schema": SCHEMA,
+            "step": self.cell.step,
+            "parameters": self.cell.parameters(),
+            "settings": self.settings,
+            "code": {"version": metadata.version("wfnb"), "commit": _commit(), "sha256": code_hash(self.cell)},
+            "libraries": {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+            "device": {"kind": self.device.type, "name": device, "threads": torch.get_num_threads()},
+            "seconds": round(time.monotonic() - self._started, 1),
+            "peak_memory_bytes": peak_memory(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "data": {"name": self.cell.dataset, "sha256": self._data_hash()},
+            "inputs": _inputs(self.cell),
+            "outputs": outputs,
+        }
+
+    def _data_hash(self) -> str | None:
+        from wfnb.data import ImageSet
+
+        if self._data is None or not isinstance(self._data.train, ImageSet):
+            return None
+        sha = hashlib.sha256()
+        for part in (self._data.train, self._data.val, self._data.test):
+            sha.update(part.images.cpu().contiguous().numpy())
+            sha.update(part.labels.cpu().numpy())
+        return sha.hexdigest()
+
+
+def peak_memory() -> int:
+    """The most memory this process has held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_hash(cell: Cell) -> str:
+    """SHA-256 over the notebook's code and the library modules that change the cell's numbers."""
+    sha = hashlib.sha256()
+    package = Path(__file__).parent
+    for module in STEPS[cell.step].modules:
+        sha.update((package / f"{module}.py").read_bytes())
+    for part in json.loads(cell.notebook.read_text(encoding="utf-8"))["cells"]:
+        if part["cell_type"] == "code":
+            sha.update("".join(part["source"]).encode())
+    return sha.hexdigest()
+
+
+def _commit() -> str:
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=project_root(), capture_output=True, text=True, timeout=10, check=True
+        )
+        return out.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _write(path: Path, value: object) -> None:
+    if path.suffix == ".json":
+        path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    elif path.suffix == ".csv":
+        value.to_csv(path, float_format="%.6g")
+    elif path.suffix in (".png", ".svg", ".pdf"):
+        stamp = {"Date": None} if path.suffix == ".svg" else {}
+        value.savefig(path, dpi=150, bbox_inches="tight", metadata=stamp)
+    elif path.suffix == ".safetensors" and hasattr(value, "save"):
+        value.save(path)
+    elif path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in value.items()}, path)
+    elif isinstance(value, str):
+        path.write_text(value, encoding="utf-8")
+    else:
+        raise TypeError(f"{path.name}: there is no way to write a {type(value).__name__} there.")
+
+
+def note_reproduction(preset: str, seconds: float, memory: int, cores: int) -> None:
+    """Keep what a whole reproduction took in ``runs/<preset>/run.json``; a call that found everything finished changes nothing there.
+
+    The cells' own ``run.json`` tell what each took.
+    """
+    path = runs_folder() / preset / "run.json"
+    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.parent.rglob("*/run.json"))]
+    record = {
+        "schema": SCHEMA,
+        "preset": preset,
+        "cells": len(cells),
+        "last_finished": max(cell["finished"] for cell in cells),
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": memory,
+        "cores": cores,
+        "cell_seconds": round(sum(cell["seconds"] for cell in cells), 1),
+    }
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["last_finished"] == record["last_finished"]:
+        return
+    partial = path.with_name(f".run.json.{os.getpid()}")
+    _write(partial.with_suffix(".json"), record)
+    os.replace(partial.with_suffix(".json"), path)

@@ -1,0 +1,134 @@
+"""The paper's tables beside ours, from the finished runs alone: a cell that was not run says so."""
+
+from importlib.resources import files
+
+import pandas as pd
+
+from wfnb.cells import graph
+from wfnb.names import paper_name
+from wfnb.runs import Finished, MissingRunError, finished
+
+__all__ = ["collect", "format_table1", "paper_table1", "table1"]
+
+METRICS = ("acc_r_pct", "acc_f_pct", "zrf", "probe_recall_pct")
+METHODS = ("Original", "Retrained", "Random Labels", "Negative Gradients", "WF-Net")
+
+
+def paper_table1() -> pd.DataFrame:
+    """Table 1 as printed: arch, method, dataset, acc_r_pct, acc_f_pct, zrf, relearn_epochs, relearn_failures."""
+    with (files("wfnb") / "paper" / "table1.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def collect(preset: str) -> list[Finished]:
+    """All finished runs of a preset's graph, the tables' own aside."""
+    found = []
+    for cell in graph(preset):
+        if cell.step == "tables":
+            continue
+        try:
+            found.append(finished(cell))
+        except MissingRunError:
+            continue
+    return found
+
+
+def table1(preset: str) -> pd.DataFrame:
+    """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
+
+    One row a data set, network and method (and recipe); ``seeds`` is how many runs stand behind it, 0 for "not attempted".
+    """
+    runs = [(run, *_method(run)) for run in collect(preset) if _method(run)]
+    rows = []
+    cells = {(c.dataset, c.arch): None for c in graph(preset) if c.arch}
+    recipes = list(dict.fromkeys(c.recipe for c in graph(preset) if c.recipe))
+    for dataset, arch in cells:
+        for method, recipe in [("Original", ""), *(("WF-Net", recipe) for recipe in recipes)]:
+            own = [r for r, m, rec in runs if (r.cell.dataset, r.cell.arch, m, rec) == (dataset, arch, method, recipe)]
+            row = {"dataset": paper_name(dataset), "arch": paper_name(arch), "method": method, "recipe": recipe, "seeds": len(own)}
+            for name in METRICS:
+                values = pd.Series([r.metrics[name] for r in own if r.metrics.get(name) is not None], dtype=float)
+                row |= {name: values.mean(), f"{name.removesuffix('_pct')}_sd": values.std(ddof=1)}
+            rows.append(row)
+    ours = pd.DataFrame(rows)
+    printed = paper_table1().rename(columns={name: f"paper_{name}" for name in ("acc_r_pct", "acc_f_pct", "zrf")})
+    keys = ["dataset", "arch", "method"]
+    return ours.merge(printed[[*keys, "paper_acc_r_pct", "paper_acc_f_pct", "paper_zrf"]], on=keys, how="left")
+
+
+def _method(run: Finished) -> tuple[str, str] | None:
+    return {"train": ("Original", ""), "untrain": ("WF-Net", run.cell.recipe)}.get(run.cell.step)
+
+
+def format_table1(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 for reading: one text a figure, "mean ± sd" over seeds, "not attempted" where there is no run."""
+    shown = table[["dataset", "arch", "method"]].copy()
+    shown["method"] = [f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)]
+    shown["seeds"] = table["seeds"]
+    titles = {"acc_r_pct": "Acc_r % ↑", "acc_f_pct": "Acc_f % ↓", "zrf": "ZRF ↑", "probe_recall_pct": "Probe recall % ↓"}
+    for name, title in titles.items():
+        digits = 3 if name == "zrf" else 2
+        spread = table[f"{name.removesuffix('_pct')}_sd"]
+        shown[title] = [
+            _cell(value, sd, seeds, digits) for value, sd, seeds in zip(table[name], spread, table["seeds"], strict=True)
+        ]  # fmt: skip
+    for name, title in {"paper_acc_r_pct": "paper Acc_r", "paper_acc_f_pct": "paper Acc_f", "paper_zrf": "paper ZRF"}.items():
+        if table[name].notna().any():
+            shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
+    return shown.rename(columns={"dataset": "Data", "arch": "Network", "method": "Method"})
+
+
+def _cell(value: float, sd: float, seeds: int, digits: int) -> str:
+    if seeds == 0:
+        return "not attempted"
+    if pd.isna(value):
+        return "-"
+    return f"{value:.{digits}f}" if pd.isna(sd) else f"{value:.{digits}f} ± {sd:.{digits}f}"
+
+
+def as_text(shown: pd.DataFrame) -> str:
+    """A table as aligned plain text, one line a row."""
+    return shown.to_string(index=False)
+
+
+def as_markdown(shown: pd.DataFrame) -> str:
+    """A table in GitHub's Markdown."""
+    lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in shown.to_numpy()]) + "\n"
+
+
+def as_latex(shown: pd.DataFrame) -> str:
+    """A table for a paper, with booktabs rules."""
+    names = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "%": r"\%", "_": r"\_"}
+
+    def escape(value: object) -> str:
+        text = str(value)
+        for sign, tex in names.items():
+            text = text.replace(sign, tex)
+        return text
+
+    lines = [
+        r"\begin{tabular}{" + "l" * len(shown.columns) + "}",
+        r"\toprule",
+        " & ".join(map(escape, shown.columns)) + r" \\",
+        r"\midrule",
+    ]
+    lines += [" & ".join(map(escape, row)) + r" \\" for row in shown.to_numpy()]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def as_html(shown: pd.DataFrame, title: str) -> str:
+    """A table as a self-contained page."""
+    style = "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+        f"<h1>{title}</h1>{shown.to_html(index=False, border=0)}</html>\n"
+    )
+
+
+def table_files(name: str, table: pd.DataFrame, shown: pd.DataFrame, title: str) -> dict[str, object]:
+    """A table in all its forms, by file name: CSV (all figures), Markdown, LaTeX, HTML and plain text (for reading)."""
+    return {
+        f"{name}.csv": table.set_index(table.columns[0]), f"{name}.md": as_markdown(shown), f"{name}.tex": as_latex(shown),
+        f"{name}.html": as_html(shown, title), f"{name}.txt": as_text(shown) + "\n",
+    }  # fmt: skip
