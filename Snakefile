@@ -1,20 +1,18 @@
 """The one graph of all notebooks: every cell of a preset, each after the cells it needs.
 
     snakemake --cores 2 --rerun-incomplete --config preset=quick          # what `make reproduce` calls
-    snakemake --cores 2 --rerun-incomplete --config preset=quick 'settings={"untrain/resnet18": {"lambda1": 1.0}}'
+    snakemake --cores 2 --rerun-incomplete --config preset=quick settings=untrain/resnet18.lambda1=1.0
 
 What the cells are, where their results lie and which library modules change their numbers stands in wfnb/cells.py.
 """
 
 import json
-from pathlib import Path
 
 from wfnb.cells import STEPS, graph
 from wfnb.paths import project_root, runs_folder
 
 PRESET = config.get("preset", "quick")
-SETTINGS = config.get("settings", {})
-CELLS = {cell.path: cell for cell in graph(PRESET, json.loads(SETTINGS) if isinstance(SETTINGS, str) else SETTINGS)}
+CELLS = {cell.path: cell for cell in graph(PRESET, config.get("settings", ""))}
 RUNS = str(runs_folder())
 LIBRARY = project_root() / "wfnb"
 
@@ -30,8 +28,9 @@ rule all:
 
 rule cell:
     output:
-        f"{RUNS}/{{path}}/run.json",
-        f"{RUNS}/{{path}}/metrics.json",
+        # `update`: an earlier result stays until the new one takes its place, and a failure loses nothing
+        update(f"{RUNS}/{{path}}/run.json"),
+        update(f"{RUNS}/{{path}}/metrics.json"),
     input:
         results=lambda wildcards: [f"{RUNS}/{need.path}/run.json" for need in CELLS[wildcards.path].needed()],
         notebook=lambda wildcards: str(CELLS[wildcards.path].notebook),
@@ -46,4 +45,4 @@ rule cell:
         gpu=1 if PRESET == "paper" else 0,
         mem_mb=2000,
     shell:
-        "OMP_NUM_THREADS={threads} {params.command} --if-changed > {log:q} 2>&1"
+        "OMP_NUM_THREADS={threads} {params.command} --if-changed 2>&1 | tee {log:q}"

@@ -26,6 +26,7 @@ class Step:
         notebook: Its notebook's name.
         needs: The steps whose results it reads, of the same network and seed.
         modules: The library modules that change its numbers: where one changes, the cell is run again.
+        settable: Whether its notebook takes ``settings`` (of the training, or of the recipe).
         per_recipe: Whether there is one cell a recipe.
         per_preset: Whether one cell serves the whole preset, and reads all others.
     """
@@ -33,6 +34,7 @@ class Step:
     notebook: str
     needs: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    settable: bool = False
     per_recipe: bool = False
     per_preset: bool = False
 
@@ -41,8 +43,8 @@ _TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/zrf", "recip
 _UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
 
 STEPS = {
-    "train": Step("00_train", modules=_TRAIN),
-    "untrain": Step("01_untrain", needs=("train",), modules=_UNTRAIN, per_recipe=True),
+    "train": Step("00_train", modules=_TRAIN, settable=True),
+    "untrain": Step("01_untrain", needs=("train",), modules=_UNTRAIN, settable=True, per_recipe=True),
     "tables": Step("06_tables", modules=("figures", "tables"), per_preset=True),
 }
 
@@ -160,26 +162,46 @@ class Cell:
         return " ".join(["wfnb run", STEPS[self.step].notebook, *given])
 
 
-def graph(preset: str, settings: dict[str, dict[str, object]] | None = None) -> list[Cell]:
+def graph(preset: str, settings: str = "") -> list[Cell]:
     """All cells of a preset, each after those it needs.
 
     Args:
-        settings: Changes of settings by ``"step/arch"`` or ``"step"``, such as ``{"untrain/resnet18": {"lambda1": 1.0}}``.
+        settings: Changes for this call, ``STEP.SETTING=VALUE`` or ``STEP/ARCH.SETTING=VALUE`` with blanks between, such as
+            ``"untrain/resnet18.lambda1=1.0"``.
+
+    Raises:
+        ValueError: The preset, or a step or network in ``settings``, is unknown.
     """
-    plan, settings = preset_named(preset), settings or {}
-    for key in settings:
+    plan, changes = preset_named(preset), _parse_settings(settings)
+    for key in changes:
         step, _, arch = key.partition("/")
-        check_choice("step in settings", step, STEPS)
+        check_choice("step in settings", step, [name for name, kind in STEPS.items() if kind.settable])
         if arch:
             check_choice("architecture in settings", arch, {a for networks in plan.networks.values() for a in networks})
     cells = []
     for dataset, networks in plan.networks.items():
         for arch in networks:
             for name, step in STEPS.items():
-                changes = settings.get(name, {}) | settings.get(f"{name}/{arch}", {})
-                one = Cell(name, preset, dataset, arch, settings=changes)
+                own = changes.get(name, {}) | changes.get(f"{name}/{arch}", {})
+                one = Cell(name, preset, dataset, arch, settings=own)
                 if step.per_recipe:
                     cells += [replace(one, recipe=recipe, seed=seed) for recipe, seeds in plan.recipes.items() for seed in seeds]
                 elif not step.per_preset:
                     cells += [replace(one, seed=seed) for seed in plan.seeds]
     return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset]
+
+
+def _parse_settings(text: str) -> dict[str, dict[str, object]]:
+    changes: dict[str, dict[str, object]] = {}
+    for item in text.split():
+        name, equals, value = item.partition("=")
+        key, dot, setting = name.rpartition(".")
+        if not (equals and dot):
+            raise ValueError(
+                f"setting {item!r}: write STEP.SETTING=VALUE or STEP/ARCH.SETTING=VALUE, such as untrain/resnet18.lambda1=1.0."
+            )
+        try:
+            changes.setdefault(key, {})[setting] = json.loads(value)
+        except ValueError:
+            changes.setdefault(key, {})[setting] = value
+    return changes

@@ -1,7 +1,6 @@
 """The command line: ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb status`` says what is finished."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -32,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     reproduce.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
     reproduce.add_argument("-j", "--cores", type=int, default=os.cpu_count(), help="how many notebooks at once (default: one a core)")
     reproduce.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("STEP[/ARCH].SETTING", "VALUE"), help="e.g. untrain/resnet18.lambda1 1.0"
+        "--set", action="append", default=[], metavar="STEP[/ARCH].SETTING=VALUE", help="such as untrain/resnet18.lambda1=1.0; repeat"
     )
     reproduce.add_argument("snakemake", nargs="*", help="after --: further arguments to snakemake")
     status = commands.add_parser("status", help="list the cells of a preset and whether each is up to date")
@@ -65,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
         from wfnb.runs import is_current
 
         if is_current(cell):
-            for name in ("metrics.json", "run.json"):
+            for name in ("metrics.json", "run.json"):  # newer than its inputs, as the graph sees it
                 (cell.folder / name).touch()
             print(f"{cell.path}: up to date")
             return 0
@@ -91,29 +90,15 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(pairs: list[list[str]]) -> dict[str, dict[str, object]]:
-    settings: dict[str, dict[str, object]] = {}
-    for name, text in pairs:
-        key, dot, setting = name.rpartition(".")
-        if not dot:
-            raise ValueError(f"--set {name!r}: write STEP.SETTING or STEP/ARCH.SETTING, such as untrain/resnet18.lambda1.")
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        settings.setdefault(key, {})[setting] = value
-    return settings
-
-
 def _reproduce(options: argparse.Namespace) -> int:
-    settings = _settings(options.set)
+    settings = " ".join(options.set)
     for cell in graph(options.preset, settings):
         cell.resolved()  # a wrong setting is refused before anything runs
     started, memory = time.monotonic(), _PeakMemory()
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
-        "--cores", str(options.cores), "--rerun-incomplete", "--quiet", "rules", "--config", f"preset={options.preset}",
-        f"settings={json.dumps(settings)}", *options.snakemake,
+        "--cores", str(options.cores), "--rerun-incomplete", "--quiet", "all", "--config", f"preset={options.preset}",
+        f"settings={settings}", *options.snakemake,
     ]  # fmt: skip
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with memory:

@@ -1,0 +1,47 @@
+# make reproduce   every table and figure of the quick preset, from nothing
+# make test        tests and lint, from nothing
+# Both make the environment (.venv) where it is missing, and start at once where it is there.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PRESET ?= quick
+CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: reproduce test test-slow lint smoke lab environment clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
+
+environment: $(READY)
+
+# pip takes torch and torchvision in one go, so that the two fit each other
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks,graph,test]'
+	@touch $(READY)
+
+reproduce: $(READY)
+	@$(BIN)/wfnb reproduce --preset $(PRESET) --cores $(CORES)
+
+test: $(READY) lint
+	@$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# every notebook by plain papermill, with the smallest preset, into a folder of its own
+smoke: $(READY)
+	@$(BIN)/python -m wfnb.smoke
+
+lab: $(READY)
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+clean:
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache
