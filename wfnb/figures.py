@@ -53,6 +53,7 @@ def gate_matrix(gates: Mapping[str, np.ndarray], class_names: Sequence[str], axe
         gates: By layer name, (K, C_out); the channels are ordered by how far the classes differ there.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     if axes is None:
         _, axes = plt.subplots(len(gates), 1, figsize=(8, 1.0 + 1.9 * len(gates)), layout="constrained", squeeze=False)
@@ -61,6 +62,7 @@ def gate_matrix(gates: Mapping[str, np.ndarray], class_names: Sequence[str], axe
         order = np.argsort(-table.std(0), kind="stable")
         image = ax.imshow(table[:, order], aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
         ax.set_yticks(range(len(class_names)), class_names, fontsize=7)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(name, fontsize=9, loc="left")
         ax.set_ylabel("class forgotten")
     axes[-1].set_xlabel("output channel, the most class-specific first")
