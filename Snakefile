@@ -12,7 +12,7 @@ from wfnb.cells import STEPS, graph
 from wfnb.paths import project_root, runs_folder
 
 PRESET = config.get("preset", "quick")
-CELLS = {cell.path: cell for cell in graph(PRESET, config.get("settings", ""))}
+CELLS = {cell.path: cell for cell in graph(PRESET, config.get("settings") or "")}
 RUNS = str(runs_folder())
 LIBRARY = project_root() / "wfnb"
 

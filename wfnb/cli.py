@@ -97,7 +97,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     started, memory = time.monotonic(), _PeakMemory()
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
-        "--cores", str(options.cores), "--rerun-incomplete", "--quiet", "all", "--config", f"preset={options.preset}",
+        "--cores", str(options.cores), "--rerun-incomplete", "--quiet", "rules", "progress", "host", "reason", "--config", f"preset={options.preset}",
         f"settings={settings}", *options.snakemake,
     ]  # fmt: skip
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
