@@ -162,5 +162,5 @@ def trained(digits):
     """A thin ResNet-20 trained on digits in seconds."""
     torch.manual_seed(0)
     model = wfnb.create_model("resnet20", "digits", width=0.5)
-    wfnb.train(model, digits.train, recipe=wfnb.Training(epochs=6, batch_size=64, lr=0.1, crop=1), progress=False)
+    wfnb.train(model, digits.train, recipe=wfnb.Training(epochs=4, batch_size=64, lr=0.1, crop=1), progress=False)
     return model
