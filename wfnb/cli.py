@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from wfnb.cells import STEPS, Cell, graph
-from wfnb.checks import check_choice
+from wfnb.checks import as_device, check_choice
 from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter, run_cell
 from wfnb.paths import notebooks_folder, project_root, runs_folder
 from wfnb.presets import PRESETS
@@ -60,6 +60,8 @@ def _run(options: argparse.Namespace) -> int:
     step, notebook = _notebook(options.notebook)
     given = {name: parse_parameter(notebook, name, text) for name, text in options.parameter}
     cell = Cell.of(step, check_parameters(notebook, given))
+    if given.get("device", "auto") != "auto":
+        as_device(given["device"])
     if options.if_changed:
         from wfnb.runs import is_current
 

@@ -126,8 +126,15 @@ def _torchvision(kind: str, seed: int, device: torch.device) -> ImageData:
 
     cls, present = {"mnist": (datasets.MNIST, "MNIST/raw"), "cifar10": (datasets.CIFAR10, "cifar-10-batches-py")}[kind]
     folder = data_folder()
+
+    def read(train: bool):
+        try:
+            return cls(str(folder), train=train)
+        except RuntimeError:  # not there, or left half downloaded
+            return cls(str(folder), train=train, download=True)
+
     try:
-        parts = [cls(str(folder), train=train, download=not (folder / present).is_dir()) for train in (True, False)]
+        parts = [read(train) for train in (True, False)]
     except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
             f"data set {kind!r} is not complete under {folder} and could not be downloaded ({type(error).__name__}): "
@@ -152,7 +159,6 @@ def _tensors(name, images, labels, train, val, test, class_names, device, flips=
 
 def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int) -> ImageData:
     """``folder/train/<class>/`` and ``folder/val/<class>/`` (or ``test``) as torchvision's ImageFolder reads them."""
-    from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
     test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
@@ -160,9 +166,7 @@ def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int)
         raise FileNotFoundError(
             f"data set {name!r}: {folder} must hold train/<class>/*.jpg and val/<class>/*.jpg (or test/), one folder a class."
         )
-    resize = transforms.Compose([transforms.Resize(round(size / 0.875), interpolation=3), transforms.CenterCrop(size)])
-    read = transforms.Compose([lambda image: resize(image.convert("RGB")), transforms.PILToTensor()])
-    train_set, test_set = (ImageFolder(str(part), transform=read) for part in (folder / "train", test_folder))
+    train_set, test_set = (ImageFolder(str(part), transform=_Read(size)) for part in (folder / "train", test_folder))
     if train_set.classes != test_set.classes:
         odd = sorted(set(train_set.classes) ^ set(test_set.classes))
         raise ValueError(f"data set {name!r}: train and {test_folder.name} must hold the same classes; only one has {odd[:5]}.")
@@ -175,11 +179,25 @@ def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int)
         test = torch.arange(len(train_set), count)
         names, stats = train_set.classes, {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return _tensors(name, images, labels, train, val, test, names, device, flips=True, **stats)
-    normalise = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
     for part in (train_set, test_set):
-        part.transform = transforms.Compose([read, lambda pixels: normalise(pixels.float() / 255)])
+        part.transform = _Read(size, normalise=True)
     parts = Subset(train_set, train.tolist()), Subset(train_set, val.tolist()), test_set
     return ImageData(name, *parts, tuple(train_set.classes), 3, size, IMAGENET_MEAN, IMAGENET_STD, flips=True)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An opened image as pixels (3, size, size), ``uint8``, or normalised; a class, for worker processes are sent it."""
+
+    size: int
+    normalise: bool = False
+
+    def __call__(self, image) -> Tensor:
+        from torchvision.transforms import InterpolationMode, functional
+
+        image = functional.resize(image.convert("RGB"), round(self.size / 0.875), InterpolationMode.BICUBIC)
+        pixels = functional.pil_to_tensor(functional.center_crop(image, self.size))
+        return functional.normalize(pixels.float() / 255, IMAGENET_MEAN, IMAGENET_STD) if self.normalise else pixels
 
 
 def _stratified(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tensor]:

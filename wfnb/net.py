@@ -20,7 +20,7 @@ from wfnb.layers import Choice, WeightFilter, WFConv2d, WFLinear, scales_linearl
 __all__ = ["Forget", "WFNet", "digest", "has_attention"]
 
 Forget = int | set[int] | frozenset[int] | Tensor | None
-SCHEMA = 1
+SCHEMA = 2
 EXAMPLE_SIZES = (32, 224, 28, 64, 16, 8, 96, 128, 256, 299, 384)
 
 
@@ -65,7 +65,7 @@ class WFNet(nn.Module):
             raise ValueError(f"class_names must hold one name a class: {num_classes}, not {len(names)}.")
         self.num_classes, self.class_names = num_classes, tuple(names)
         self._choice = Choice()
-        self._trainable = tuple(name for name, p in model.named_parameters() if p.requires_grad)
+        self._trainable = tuple(name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.train(False)
         found = _maskable(self.model) if layers is None else _named(self.model, layers)
@@ -74,6 +74,7 @@ class WFNet(nn.Module):
                 f"nothing can be masked in {type(model).__name__}: it has no convolution (outside a patch embedding) and no linear layer "
                 "called 'qkv'; name the layers to mask with layers=[...]."
             )
+        _check_plain(found)
         _check_fires(self.model, found, num_classes, example)
         filters = {}
         for module in found.values():
@@ -129,7 +130,6 @@ class WFNet(nn.Module):
 
     def _checked(self, forget: Forget) -> tuple[int, ...] | Tensor | None:
         k = self.num_classes
-        allowed = f"a class is a whole number from 0 to {k - 1}"
         if forget is None:
             return None
         if isinstance(forget, Tensor) and forget.ndim > 0:
@@ -137,26 +137,29 @@ class WFNet(nn.Module):
                 raise TypeError(f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape {tuple(forget.shape)}.")
             if len(forget) and not 0 <= int(forget.min()) <= int(forget.max()) < k:
                 worst = int(forget.min()) if int(forget.min()) < 0 else int(forget.max())
-                raise IndexError(f"no row {worst}: {allowed}.")
+                raise IndexError(f"no row {worst}: a class is a whole number from 0 to {k - 1}.")
             return forget
         if isinstance(forget, set | frozenset):
             if not forget:
                 raise ValueError("an empty set forgets nothing: give at least one class, or None for the original network.")
-            classes = tuple(sorted({self._checked(c)[0] for c in forget}))
+            classes = tuple(sorted({self._checked_class(c) for c in forget}))
             if len(classes) == k:
                 raise ValueError(f"all {k} classes cannot be forgotten at once: leave at least one.")
             return classes
+        return (self._checked_class(forget),)
+
+    def _checked_class(self, given: int) -> int:
         try:
-            if isinstance(forget, bool):
+            if isinstance(given, bool):
                 raise TypeError
-            c = operator.index(forget)
+            c = operator.index(given)
         except TypeError:
             raise TypeError(
-                f"forget must be a class, a set of classes, a LongTensor of one row an image, or None, not {type(forget).__name__} {forget!r}."
+                f"forget must be a class, a set of classes, a LongTensor of one row an image, or None, not {type(given).__name__} {given!r}."
             ) from None
-        if not 0 <= c < k:
-            raise IndexError(f"no class {c}: {allowed}.")
-        return (c,)
+        if not 0 <= c < self.num_classes:
+            raise IndexError(f"no class {c}: a class is a whole number from 0 to {self.num_classes - 1}.")
+        return c
 
     # -- what was masked -----------------------------------------------------------------------------------------------------
 
@@ -252,9 +255,9 @@ class WFNet(nn.Module):
 
         def scaled(layer: WeightFilter) -> nn.Module:
             weight, bias = layer.masked()
-            layer.base.weight.data = weight
+            layer.base.weight = nn.Parameter(weight)  # a new one: layers that shared a weight have gates of their own
             if bias is not None:
-                layer.base.bias.data = bias
+                layer.base.bias = nn.Parameter(bias)
             return layer.base
 
         return self._unwrapped(scaled, chosen)
@@ -264,7 +267,7 @@ class WFNet(nn.Module):
         copied = copy.deepcopy(self)
         with copied._chosen(chosen):
             _replace(copied.model, {id(layer): plain(layer) for layer in copied.filters.values()})
-        for name, p in copied.model.named_parameters():
+        for name, p in copied.model.named_parameters(remove_duplicate=False):
             p.requires_grad_(name in self._trainable)
         return copied.model
 
@@ -273,10 +276,14 @@ class WFNet(nn.Module):
         from safetensors.torch import save_file
 
         path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"no folder {path.parent} to save {path.name} in.")
+        original = self.original()
         about = {
             "schema": SCHEMA,
-            "network": self._shape(),
-            "weights_sha256": digest(self.original()),
+            "network": _shapes(original),
+            "layers": list(self.filters),
+            "weights_sha256": digest(original),
             "class_names": list(self.class_names),
             "separate_bias": any(layer.alpha_bias is not None for layer in self.filters.values()),
         }
@@ -301,35 +308,25 @@ class WFNet(nn.Module):
             FileNotFoundError: There is no such file.
             ValueError: The file is none of ours, or was made for another architecture or other classes.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no alpha file {path}: WFNet.save writes one.")
-        try:
-            with safe_open(path, "pt") as file:
-                about = json.loads((file.metadata() or {}).get("wfnb", "null"))
-                tables = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file ({error}).") from error
-        if about is None or about.get("schema") != SCHEMA:
-            schema = None if about is None else about.get("schema")
-            raise ValueError(f"{path} is no alpha file of schema {SCHEMA} (it says {schema}): make it again with WFNet.save.")
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
+        about, tables = _read(path)
         if class_names is not None and list(class_names) != about["class_names"]:
             raise ValueError(f"{path} was made for the classes {about['class_names'][:12]}, not {list(class_names)[:12]}.")
-        names = about["class_names"]
-        known = dict(model.named_modules())
-        missing = [name for name in about["network"] if name not in known]
-        if missing:
-            raise ValueError(f"{path} was made for another architecture: this {type(model).__name__} has no layer {missing[0]!r}.")
-        wf = cls(
-            model, len(names), names, layers=list(about["network"]), separate_bias=about["separate_bias"], example=example
-        )  # fmt: skip
-        if wf._shape() != about["network"]:
-            odd = next(name for name, shape in wf._shape().items() if shape != about["network"][name])
+        there, here = about["network"], _shapes(model)
+        odd = next((name for name in {**there, **here} if there.get(name) != here.get(name)), None)
+        if odd is not None:
             raise ValueError(
-                f"{path} was made for another architecture: {odd!r} has the weight {about['network'][odd]} there, {wf._shape()[odd]} here."
+                f"{path} was made for another architecture or other classes: {odd!r} is of shape {there.get(odd, 'none')} there and "
+                f"{here.get(odd, 'none')} in this {type(model).__name__}."
             )
+        names = about["class_names"]
+        wf = cls(model, len(names), names, layers=about["layers"], separate_bias=about["separate_bias"], example=example)
+        for name, table in wf.alphas().items():
+            if name not in tables or tables[name].shape != table.shape:
+                found = tuple(tables[name].shape) if name in tables else "none"
+                raise ValueError(f"{path} is damaged: the table of {name!r} must be of shape {tuple(table.shape)}, not {found}.")
         if about["weights_sha256"] != digest(model):
             warnings.warn(f"{path} was trained on other weights than this network has: its gates need not fit.", stacklevel=2)
         with torch.no_grad():
@@ -337,16 +334,39 @@ class WFNet(nn.Module):
                 table.copy_(tables[name])
         return wf
 
-    def _shape(self) -> dict[str, list[int]]:
-        return {name: list(layer.base.weight.shape) for name, layer in self.filters.items()}
+
+def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What an alpha file says of its network, and its tables."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no alpha file {path}: WFNet.save writes one.")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("wfnb", "null")
+            tables = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}).") from error
+    try:
+        about = json.loads(text)
+    except ValueError:
+        about = None
+    schema = about.get("schema") if isinstance(about, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"{path} is no alpha file of schema {SCHEMA} (it says {schema}): make it again with WFNet.save.")
+    return about, tables
+
+
+def _shapes(model: nn.Module) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in model.state_dict().items()}
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over names and values of a network's parameters and buffers, on whatever device and in whatever memory format."""
+    """SHA-256 over names and values of a network's parameters and buffers, whatever their device, memory format and precision."""
     sha = hashlib.sha256()
     for name, value in model.state_dict().items():
         sha.update(name.encode())
-        sha.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        sha.update(value.detach().cpu().double().contiguous().numpy().tobytes())
     return sha.hexdigest()
 
 
@@ -391,6 +411,16 @@ def _replace(model: nn.Module, new: dict[int, nn.Module]) -> None:
         for name, child in list(parent._modules.items()):
             if id(child) in new and parent is not new[id(child)]:
                 parent._modules[name] = new[id(child)]
+
+
+def _check_plain(found: dict[str, nn.Module]) -> None:
+    """Check that each layer to mask holds its weight, so that ``merge`` can put the masked one in its place."""
+    for name, module in found.items():
+        if "weight" not in module._parameters:
+            raise ValueError(
+                f"{name!r} computes its weight from other parameters (weight or spectral norm?): make it plain first, with "
+                "torch.nn.utils.parametrize.remove_parametrizations, or leave it out with layers=[...]."
+            )
 
 
 @torch.no_grad()

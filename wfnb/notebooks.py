@@ -65,7 +65,7 @@ def parse_parameter(notebook: Path, name: str, text: str) -> object:
     for parse in (json.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, SyntaxError):
             return check_type(f"parameter {name!r}", parse(text), parameters[name])
-    raise TypeError(f"parameter {name!r} must be of type {type(parameters[name]).__name__} (as {parameters[name]!r}), not {text!r}.")
+    return check_type(f"parameter {name!r}", text, parameters[name])  # no literal: plain papermill takes it as text, too, and is refused
 
 
 def injected_parameters(namespace: dict[str, object]) -> dict[str, object]:

@@ -67,10 +67,14 @@ def finished(cell: Cell) -> Finished:
     remedy = f"make it with: {cell.command()}"
     if not path.is_file():
         raise MissingRunError(f"no finished run {cell.path}: {remedy}")
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if record.get("schema") != SCHEMA:
-        raise MissingRunError(f"run {cell.path} is of schema {record.get('schema')}, not {SCHEMA}: {remedy}")
-    for name, sha in record["outputs"].items():
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema, outputs = record["schema"], record["outputs"]
+    except (ValueError, TypeError, KeyError):
+        raise MissingRunError(f"run.json of run {cell.path} is damaged: {remedy}") from None
+    if schema != SCHEMA:
+        raise MissingRunError(f"run {cell.path} is of schema {schema}, not {SCHEMA}: {remedy}")
+    for name, sha in outputs.items():
         file = cell.folder / name
         if not file.is_file() or sha256(file) != sha:
             raise MissingRunError(

@@ -1,5 +1,6 @@
 """One untraining run fills all rows of a WFNet (paper, "Training"): Eq. 3 with label expansion, on the tables ``alpha`` alone."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,6 +71,7 @@ def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.d
     generator = torch.Generator().manual_seed(0)
     sums, count = torch.zeros(4, dtype=torch.float64), 0
     for images, labels in batches(val, 500, device=device):
+        _check_range("val", labels, wf.num_classes)
         shift = torch.randint(1, wf.num_classes, (len(labels),), generator=generator).to(device)
         rows = torch.cat([labels, (labels + shift) % wf.num_classes])
         with autocast(device):
@@ -132,7 +134,8 @@ def untrain(
     per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
     check_every = recipe.check_every or max(per_epoch // 5, 1)
 
-    rows, best, best_score, stale, stopped = [], None, -float("inf"), 0, "all steps done"
+    best = (0, [table.detach().clone() for table in tables])
+    rows, best_score, stale, stopped = [], -float("inf"), 0, "all steps done"
     losses = torch.zeros(3, device=device)
     bar = Progress(range(1, recipe.steps + 1), f"untrain ({recipe.name})", show=progress)
 
@@ -146,8 +149,10 @@ def untrain(
         bar.note(
             loss=f"{loss:.3f}", Lr=f"{loss_r:.3f}", Lf=f"{loss_f:.2f}", Acc_r=f"{100 * seen['val_acc_r']:.1f} %", Acc_f=f"{100 * seen['val_acc_f']:.1f} %"
         )  # fmt: skip
+        if not math.isfinite(seen["val_loss"]):
+            raise FloatingPointError(f"the loss of the validation images is {seen['val_loss']}")
         score = -seen["val_loss"] if recipe.stop_on == "loss" else 0.5 * (seen["val_acc_r"] + 1 - seen["val_acc_f"])
-        if best is None or score > best_score:
+        if score > best_score:
             best, best_score, stale = (step, [table.detach().clone() for table in tables]), score, 0
         else:
             stale += 1
@@ -157,22 +162,23 @@ def untrain(
         with torch.no_grad():
             for table, kept in zip(tables, best[1], strict=True):
                 table.copy_(kept)
-        history = History(rows).set_index("step")
+        history = History(rows, columns=None if rows else ["step"]).set_index("step")
         history.attrs.update(recipe=recipe.name, stopped=why, best_step=best[0])
         return history
 
-    check(0, 0)
     data = _endless(train, recipe.batch_size, device, generator)
     step, since = 0, 0
     try:
+        check(0, 0)
         for step in bar:
             images, labels = next(data)
+            _check_range("train", labels, wf.num_classes)
             expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
             with autocast(device):
                 logits = wf(images[expanded.index], forget=expanded.rows)
             terms = _terms(wf, recipe, logits, labels[expanded.index], expanded.forgetting)
             if not torch.isfinite(terms.total):
-                raise FloatingPointError
+                raise FloatingPointError(f"the loss is {terms.total.item()}")
             optimizer.zero_grad()
             terms.total.backward()
             optimizer.step()
@@ -190,10 +196,10 @@ def untrain(
                     break
     except KeyboardInterrupt:
         stopped = f"interrupted at step {step}"
-    except FloatingPointError:
+    except FloatingPointError as error:
         history = finish(f"not finite at step {step}")
         raise NotFiniteError(
-            f"the loss is {float(terms.total)} at step {step} of {recipe.steps} (recipe {recipe.name!r}): the rows of step {best[0]} are kept; "
+            f"{error} at step {step} of {recipe.steps} (recipe {recipe.name!r}): the rows of step {best[0]} are kept; "
             "check the images for NaN, or lower lr or lambda1.",
             history,
         ) from None
@@ -204,6 +210,11 @@ def _check_labels(name: str, data: Dataset | DataLoader, num_classes: int) -> No
     if len(data) == 0:
         raise ValueError(f"{name} holds no images.")
     labels = data.labels if isinstance(data, ImageSet) else next(iter(batches(data, 64)))[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-        worst = int(labels.max()) if int(labels.max()) >= num_classes else int(labels.min())
+    _check_range(name, labels, num_classes)
+
+
+def _check_range(name: str, labels: Tensor, num_classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        worst = high if high >= num_classes else low
         raise ValueError(f"{name} holds the label {worst}: allowed are 0 to {num_classes - 1}, as the network has {num_classes} outputs.")

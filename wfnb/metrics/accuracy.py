@@ -34,6 +34,8 @@ class RetainForget:
 @torch.inference_mode()
 def predict(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 500) -> Tensor:
     """Logits (N, K) in float32 of ``images`` in batches, where the images live."""
+    if not len(images):
+        raise ValueError("there is no image to predict.")
     parts = []
     for start in range(0, len(images), batch_size):
         with autocast(images.device):
@@ -78,6 +80,8 @@ def retain_forget_accuracy(wf: WFNet, images: Tensor, labels: Tensor, *, batch_s
     """
     if len(images) != len(labels):
         raise ValueError(f"there are {len(images)} images and {len(labels)} labels: give one label an image.")
+    for label in labels[(labels < 0) | (labels >= wf.num_classes)][:1].tolist():
+        raise ValueError(f"there is a label {label}: allowed are 0 to {wf.num_classes - 1}, as the network has {wf.num_classes} outputs.")
     counts = []
     for c in range(wf.num_classes):
         with wf.forgetting(c):

@@ -1,0 +1,101 @@
+"""``wfnb status`` and ``wfnb reproduce``, and the graph behind them."""
+
+import pytest
+
+from wfnb import cli
+from wfnb.cells import STEPS, Cell, graph
+from wfnb.presets import PRESETS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_cell_comes_after_those_it_needs(preset):
+    cells = graph(preset)
+    paths = [cell.path for cell in cells]
+    assert len(set(paths)) == len(paths)
+    for i, cell in enumerate(cells):
+        for need in cell.needed():
+            assert need.path in paths[:i], (cell.path, need.path)
+        assert Cell.of(cell.step, {"settings": {}, **cell.parameters()} if cell.arch else cell.parameters()).path == cell.path
+        assert cell.notebook.is_file()
+
+
+def test_quick_is_what_the_readme_promises():
+    cells = [c for c in graph("quick") if c.step == "untrain"]
+    assert {c.arch for c in cells} == {"vgg16", "resnet18", "vit_t", "vit_s"}
+    for arch in {c.arch for c in cells}:
+        seeds = {r: sorted(c.seed for c in cells if (c.arch, c.recipe) == (arch, r)) for r in ("wfnb", "paper", "author")}
+        assert seeds == {"wfnb": [0, 1, 2], "paper": [0], "author": [0]}
+
+
+def test_settings_of_a_graph():
+    cells = graph("quick", {"untrain/resnet18": {"lambda1": 2.0}, "untrain": {"lambda2": 0.5}})
+    for cell in cells:
+        expected = {} if cell.step != "untrain" else {"lambda2": 0.5} | ({"lambda1": 2.0} if cell.arch == "resnet18" else {})
+        assert cell.settings == expected
+    for settings, words in [({"untrane": {}}, "'untrane'.*'untrain'"), ({"untrain/resnet19": {}}, "'resnet19'.*'resnet18'")]:
+        with pytest.raises(ValueError, match=words):
+            graph("quick", settings)
+
+
+def test_commands_can_be_pasted(monkeypatch):
+    import shlex
+
+    ran = []
+    monkeypatch.setattr(cli, "run_cell", lambda cell, given, quiet: ran.append(cell) or cell.executed)
+    for wanted in (
+        Cell.of(
+            "untrain", {"preset": "quick", "dataset": "digits", "arch": "vit_s", "seed": 2, "recipe": "paper", "settings": {"lr": 0.5}}
+        ),
+        Cell.of("train", {"preset": "paper", "dataset": "folder:/some where/it's", "arch": "timm:resnet18", "seed": 0, "settings": {}}),
+        Cell.of("tables", {"preset": "quick"}),
+    ):
+        program, *arguments = shlex.split(wanted.command())
+        assert program == "wfnb"
+        assert cli.main(arguments) == 0
+        assert ran[-1] == wanted
+        assert ran[-1].settings == wanted.settings
+
+
+def test_status_of_nothing(capsys):
+    assert cli.main(["status", "--preset", "smoke"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(graph("smoke"))
+    assert all(line.startswith("missing") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["status", "--preset", "quik"], ["preset", "'quik'", "'quick'"]),
+        (["reproduce", "--preset", "quik"], ["preset", "'quik'", "'quick'"]),
+        (["reproduce", "--set", "lambda1", "2"], ["'lambda1'", "STEP"]),
+        (["reproduce", "--set", "untrane.lambda1", "2"], ["'untrane'", "'untrain'"]),
+        (["reproduce", "--set", "untrain.lamda1", "2"], ["'lamda1'", "'lambda1'"]),
+        (["reproduce", "--set", "untrain.lambda1", "much"], ["'lambda1'", "float", "'much'"]),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, words, runs_folder, capsys):
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in words), err
+    assert not runs_folder.exists()
+
+
+def test_interrupt(monkeypatch, capsys):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_cell", stop)
+    assert cli.main(["run", "06_tables"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_modules_of_the_steps_exist():
+    from pathlib import Path
+
+    import wfnb
+
+    for step in STEPS.values():
+        for module in step.modules:
+            assert (Path(wfnb.__file__).parent / f"{module}.py").is_file(), module

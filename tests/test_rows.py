@@ -1,0 +1,178 @@
+"""A batch of mixed rows equals a network of explicitly masked weights for each image (paper, Eq. 2 and Algorithm 1)."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+import wfnb
+
+NAMES = ["plain", "grouped", "odd", "twice", "vit"]
+ROWS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
+
+
+def masked_network(net, tables, classes):
+    """A copy of ``net`` whose weights and biases were scaled channel by channel, in a loop, by the lowest gate of the classes' rows."""
+    masked = copy.deepcopy(net)
+    state = masked.state_dict()
+    layers = [name for name in tables if f"{name}.weight" in state]
+    for layer in layers:
+        for kind in ("weight", "bias"):
+            if f"{layer}.{kind}" not in state:
+                continue
+            table = tables.get(f"{layer}.bias", tables[layer]) if kind == "bias" else tables[layer]
+            for channel in range(table.shape[1]):
+                gate = min(1 / (1 + math.exp(-float(table.detach()[c, channel]))) for c in classes)
+                state[f"{layer}.{kind}"][channel] *= gate
+    return masked  # state_dict shares memory with the network
+
+
+@pytest.fixture
+def case(request, network, randomised):
+    name, separate = request.param
+    net = network(name)
+    return net, randomised(wfnb.WFNet(net, 5, separate_bias=separate))
+
+
+every = pytest.mark.parametrize("case", list(itertools.product(NAMES, [False, True])), indirect=True, ids=lambda p: f"{p[0]}-{p[1]}")
+
+
+@every
+@pytest.mark.parametrize("grad", [False, True])
+def test_mixed_rows_equal_explicit_masking(case, grad, images):
+    net, wf = case
+    with torch.set_grad_enabled(grad):
+        out = wf(images, forget=ROWS)
+    assert out.requires_grad is grad
+    for i, row in enumerate(ROWS.tolist()):
+        expected = masked_network(net, wf.alphas(), [row])(images[i : i + 1])[0]
+        torch.testing.assert_close(out[i].detach(), expected.detach(), rtol=0, atol=1e-10)
+
+
+@every
+@pytest.mark.parametrize("grad", [False, True])
+def test_one_row_for_all_equals_mixed_rows(case, grad, images):
+    _, wf = case
+    with torch.set_grad_enabled(grad):
+        for c in range(5):
+            torch.testing.assert_close(wf(images, forget=c), wf(images, forget=torch.full((7,), c)), rtol=0, atol=1e-10)
+
+
+@every
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_set_takes_the_lowest_gate(case, grad, images):
+    net, wf = case
+    expected = masked_network(net, wf.alphas(), [1, 4])(images).detach()
+    with torch.set_grad_enabled(grad):
+        for classes in ({1, 4}, frozenset([4, 1]), {1, torch.tensor(4)}):
+            torch.testing.assert_close(wf(images, forget=classes).detach(), expected, rtol=0, atol=1e-10)
+
+
+@every
+def test_gradients_equal_autograd_through_explicit_masking(case, images):
+    net, wf = case
+    labels = torch.tensor([1, 0, 2, 4, 3, 3, 2])
+    F.cross_entropy(wf(images, forget=ROWS), labels).backward()
+    leaves = {name: table.detach().clone().requires_grad_() for name, table in wf.alphas().items()}
+    parameters = {name: value.detach() for name, value in net.named_parameters()}
+    logits = []
+    for i, row in enumerate(ROWS.tolist()):
+        changed = dict(parameters)
+        for name, alpha in leaves.items():
+            layer = name.removesuffix(".bias")
+            weight = parameters[f"{layer}.weight"]
+            if name == layer:
+                changed[f"{layer}.weight"] = torch.sigmoid(alpha[row]).reshape(-1, *[1] * (weight.ndim - 1)) * weight
+            if f"{layer}.bias" in parameters and (name != layer or f"{layer}.bias" not in leaves):
+                changed[f"{layer}.bias"] = torch.sigmoid(alpha[row]) * parameters[f"{layer}.bias"]
+        logits.append(functional_call(net, changed, (images[i : i + 1],)))
+    F.cross_entropy(torch.cat(logits), labels).backward()
+    for name, table in wf.alphas().items():
+        assert float(leaves[name].grad.abs().max()) > 0
+        torch.testing.assert_close(table.grad, leaves[name].grad, rtol=1e-9, atol=1e-12)
+
+
+def test_one_row_gives_gradients_too(net, randomised, images):
+    wf = randomised(wfnb.WFNet(net, 5))
+    wf(images, forget=3).square().sum().backward()
+    one = wf.alphas()["conv1"].grad.clone()
+    wf.zero_grad()
+    wf(images, forget=torch.full((7,), 3)).square().sum().backward()
+    torch.testing.assert_close(one, wf.alphas()["conv1"].grad, rtol=1e-9, atol=1e-12)
+    assert one[[0, 1, 2, 4]].eq(0).all()
+    assert one[3].ne(0).any()
+
+
+def test_product_rule(net, randomised, images):
+    wf = randomised(wfnb.WFNet(net, 5))
+    gates = {name: torch.sigmoid(table.detach()) for name, table in wf.alphas().items()}
+    with wf.combining("product"):
+        product = wf.gates({0, 2})
+    for name in gates:
+        torch.testing.assert_close(product[name], gates[name][0] * gates[name][2])
+        torch.testing.assert_close(wf.gates({0, 2})[name], torch.minimum(gates[name][0], gates[name][2]))
+    with pytest.raises(ValueError, match=r"'sum'.*'min', 'product'"), wf.combining("sum"):
+        pass
+
+
+def test_gates_are_the_sigmoids_of_the_rows(net, randomised):
+    wf = randomised(wfnb.WFNet(net, 5, separate_bias=True))
+    assert set(wf.gates(1)) == {"conv1", "conv1.bias", "conv2"}
+    for name, table in wf.alphas().items():
+        torch.testing.assert_close(wf.gates(1)[name], torch.sigmoid(table[1].detach()))
+        torch.testing.assert_close(wf.gates(ROWS)[name], torch.sigmoid(table[ROWS].detach()))
+        assert wf.gates(None)[name].eq(1).all()
+        assert not wf.gates(1)[name].requires_grad
+
+
+def test_a_closed_gate_removes_the_channel_and_its_bias(net, images):
+    wf = wfnb.WFNet(net, 5)
+    with torch.no_grad():
+        for table in wf.alphas().values():
+            table[0] = -1e9
+    wf.model.conv2.register_forward_hook(lambda m, a, out: seen.append(out))
+    seen = []
+    for forget in (0, torch.zeros(7, dtype=torch.int64)):
+        wf(images, forget=forget)
+    assert all(out.eq(0).all() for out in seen)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("forget", "error", "words"),
+    [
+        (5, IndexError, ["5", "0 to 4"]),
+        (-1, IndexError, ["-1", "0 to 4"]),
+        ({1, 9}, IndexError, ["9", "0 to 4"]),
+        (set(), ValueError, ["empty"]),
+        (set(range(5)), ValueError, ["all 5"]),
+        (torch.tensor([0, 1]), ValueError, ["2 rows", "7 images"]),
+        (torch.tensor([0, 1, 2, 3, 4, 5, 0]), IndexError, ["5", "0 to 4"]),
+        (torch.tensor([0, 1, 2, 3, 4, -2, 0]), IndexError, ["-2", "0 to 4"]),
+        (torch.zeros(7), TypeError, ["LongTensor", "float32"]),
+        (torch.zeros(7, dtype=torch.int32), TypeError, ["LongTensor", "int32"]),
+        (torch.zeros(7, 1, dtype=torch.int64), TypeError, ["LongTensor", "(7, 1)"]),
+        (True, TypeError, ["forget must be a class", "bool True"]),
+        (1.0, TypeError, ["forget must be a class", "float 1.0"]),
+        ("3", TypeError, ["forget must be a class", "str '3'"]),
+        ([1, 2], TypeError, ["forget must be a class", "list [1, 2]"]),
+        ({"a"}, TypeError, ["forget must be a class", "str 'a'"]),
+        ({None, 1}, TypeError, ["forget must be a class", "NoneType None"]),
+        ({frozenset({1, 2})}, TypeError, ["forget must be a class", "frozenset"]),
+        ({True}, TypeError, ["forget must be a class", "bool True"]),
+    ],
+)
+def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
+    wf = wfnb.WFNet(net, 5)
+    calls = [lambda: wf(images, forget=forget)]
+    if not (isinstance(forget, torch.Tensor) and len(forget) == 2):  # how many images there will be is known to the call alone
+        calls += [lambda: wf.gates(forget), lambda: wf.forgetting(forget).__enter__(), lambda: wf.merge(forget)]
+    for call in calls:
+        with pytest.raises(error) as caught:
+            call()
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
