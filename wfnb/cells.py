@@ -24,28 +24,53 @@ class Step:
 
     Attributes:
         notebook: Its notebook's name.
-        needs: The steps whose results it reads, of the same network and seed.
+        needs: The steps whose results it reads, of the same network and seed; of all of them where it is one cell a preset.
         modules: The library modules that change its numbers: where one changes, the cell is run again.
         settable: Whether its notebook takes ``settings`` (of the training, or of the recipe).
+        scales: The preset's fields that change its numbers.
+        untrains: Whether it untrains, by the settings of its recipe.
         per_recipe: Whether there is one cell a recipe.
-        per_preset: Whether one cell serves the whole preset, and reads all others.
+        once: Whether one cell a network is enough: the recipe ``wfnb``, and the first seed that it is run with.
+        per_preset: Whether one cell serves the whole preset.
     """
 
     notebook: str
     needs: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     settable: bool = False
+    scales: tuple[str, ...] = ()
+    untrains: bool = False
     per_recipe: bool = False
+    once: bool = False
     per_preset: bool = False
 
 
 _TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/zrf", "recipes", "training", "zoo")
 _UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
+_WFNET = ("checks", "data", "layers", "metrics/accuracy", "net", "zoo")
 
 STEPS = {
     "train": Step("00_train", modules=_TRAIN, settable=True),
-    "untrain": Step("01_untrain", needs=("train",), modules=_UNTRAIN, settable=True, per_recipe=True),
-    "tables": Step("06_tables", modules=("figures", "tables"), per_preset=True),
+    "untrain": Step("01_untrain", ("train",), _UNTRAIN, ("probe_images",), settable=True, untrains=True, per_recipe=True),
+    "insertion": Step(
+        "04_insertion_deletion",
+        ("train", "untrain"),
+        (*_WFNET, "metrics/insertion"),
+        ("insertion_steps", "insertion_images"),
+        per_recipe=True,
+        once=True,
+    ),
+    "filters": Step("05_filters", ("train", "untrain"), (*_WFNET, "filters"), per_recipe=True, once=True),
+    "without_training_set": Step(
+        "08_without_training_set",
+        ("train", "untrain"),
+        (*_UNTRAIN, "otherdata"),
+        ("probe_images",),
+        untrains=True,
+        per_recipe=True,
+        once=True,
+    ),
+    "tables": Step("06_tables", needs=("train", "untrain", "insertion"), modules=("figures", "tables"), per_preset=True),
 }
 
 
@@ -130,10 +155,11 @@ class Cell:
         settings = {"width": network.width, "depth": network.depth, "images": self.plan.images}
         if self.step == "train":
             settings |= {"pretrained": network.pretrained, "training": asdict(network.training.changed(self.settings))}
-        if self.recipe:
+        if STEPS[self.step].untrains:
             settings |= {"recipe": {n: asdict(self.recipe_for(a)) for n, a in (("convolutions", False), ("attention", True))}}
-            settings |= {"probe_images": self.plan.probe_images}
-        return settings
+        elif self.settings and self.step != "train":
+            raise ValueError(f"step {self.step!r} has no settings to change; allowed are those of train and of what untrains.")
+        return settings | {name: getattr(self.plan, name) for name in STEPS[self.step].scales}
 
     def recipe_for(self, attention: bool) -> Recipe:
         """The recipe in force, for a network of attention projections or of convolutions."""
@@ -144,8 +170,12 @@ class Cell:
     def needed(self) -> list["Cell"]:
         """The cells whose results this one reads."""
         if STEPS[self.step].per_preset:
-            return [cell for cell in graph(self.preset) if cell != self]
-        return [replace(self, step=step, recipe="", settings={}) for step in STEPS[self.step].needs]
+            return [cell for cell in graph(self.preset) if cell.step in STEPS[self.step].needs]
+        return [self.beside(step) for step in STEPS[self.step].needs]
+
+    def beside(self, step: str) -> "Cell":
+        """The cell of another step for the same network, seed and, where that step has one, recipe (``wfnb`` where this has none)."""
+        return replace(self, step=step, recipe=(self.recipe or "wfnb") if STEPS[step].per_recipe else "", settings={})
 
     def parameters(self) -> dict[str, object]:
         """The notebook's parameters."""
@@ -184,7 +214,9 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
             for name, step in STEPS.items():
                 own = changes.get(name, {}) | changes.get(f"{name}/{arch}", {})
                 one = Cell(name, preset, dataset, arch, settings=own)
-                if step.per_recipe:
+                if step.once:
+                    cells.append(replace(one, recipe="wfnb", seed=plan.recipes["wfnb"][0]))
+                elif step.per_recipe:
                     cells += [replace(one, recipe=recipe, seed=seed) for recipe, seeds in plan.recipes.items() for seed in seeds]
                 elif not step.per_preset:
                     cells += [replace(one, seed=seed) for seed in plan.seeds]

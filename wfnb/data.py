@@ -20,7 +20,7 @@ from wfnb.checks import check_choice
 from wfnb.names import TASKS
 from wfnb.paths import data_folder
 
-__all__ = ["ImageData", "ImageSet", "batches", "load_dataset", "sample"]
+__all__ = ["ImageData", "ImageSet", "batches", "halved", "load_dataset", "sample"]
 
 SMALL = 2**30  # bytes of uint8 pixels that may live as one tensor on the device
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -247,6 +247,14 @@ def sample(data: Dataset, count: int, seed: int = 0) -> Dataset:
         return data.subset(_stratified(data.labels.cpu(), count, seed)[1].to(data.labels.device))
     index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
     return Subset(data, index.sort().values.tolist())
+
+
+def halved(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """``data`` in two disjoint halves, about the same share of each class in both where the labels are at hand."""
+    if isinstance(data, ImageSet):
+        return tuple(data.subset(index.to(data.labels.device)) for index in _stratified(data.labels.cpu(), len(data) // 2, seed))
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
+    return Subset(data, order[len(data) // 2 :]), Subset(data, order[: len(data) // 2])
 
 
 def batches(

@@ -5,7 +5,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-__all__ = ["accuracy_bars", "confusion_matrix", "gate_matrix", "image_grid", "table1_figure"]
+__all__ = [
+    "accuracy_bars",
+    "confusion_matrix",
+    "excitation_grid",
+    "filter_graph",
+    "gate_matrix",
+    "head_matrix",
+    "image_grid",
+    "insertion_curves",
+    "row_similarity",
+    "table1_figure",
+]
 
 
 def accuracy_bars(before: Sequence[float], acc_r: Sequence[float], acc_f: Sequence[float], class_names: Sequence[str], ax=None):
@@ -104,4 +115,166 @@ def table1_figure(table: pd.DataFrame):
     handles = [plt.Line2D([], [], linestyle="", marker="o", color=c, label=m) for m, c in zip(methods, colours, strict=True)]
     handles += [plt.Line2D([], [], linestyle="", marker=k, color="0.4", label=n) for n, k in zip(networks, markers, strict=False)]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
+    return figure
+
+
+def insertion_curves(curves: pd.DataFrame, axes=None):
+    """Insertion (left) and deletion (right), on the images of the forgotten class (above) and of other classes (below).
+
+    Args:
+        curves: As ``InsertionDeletion.curves`` holds them; drawn are the means over classes, with a band of one standard deviation.
+        axes: (2, 2) matplotlib axes; a new figure where left out.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    if axes is None:
+        _, axes = plt.subplots(2, 2, figsize=(8, 5.6), layout="constrained", sharex=True, sharey=True)
+    palette = sns.color_palette("colorblind")
+    styles = {
+        "alpha": ("lowest alpha first", palette[0], "-", "o"),
+        "random": ("random order", palette[1], "--", "s"),
+        "reverse": ("reverse order", palette[2], ":", "D"),
+    }
+    titles = {"own": "the forgotten class's images", "others": "other classes' images"}
+    for i, images in enumerate(titles):
+        for j, (curve, what) in enumerate({"insertion": "re-opened", "deletion": "closed"}.items()):
+            ax = axes[i, j]
+            for order, (label, colour, line, marker) in styles.items():
+                chosen = curves[(curves["curve"] == curve) & (curves["order"] == order) & (curves["images"] == images)]
+                score = chosen.groupby("fraction")["score"].agg(["mean", "std"]).fillna(0)
+                ax.plot(score.index, score["mean"], color=colour, linestyle=line, marker=marker, markersize=3.5, label=label)
+                low, high = (score["mean"] - score["std"]).clip(0), (score["mean"] + score["std"]).clip(upper=1)
+                ax.fill_between(score.index, low, high, color=colour, alpha=0.12, linewidth=0)
+            ax.set_title(f"{curve}, {titles[images]}", fontsize=10)
+            ax.set(ylim=(-0.03, 1.03), xlim=(-0.03, 1.03))
+            if i == 1:
+                ax.set_xlabel(f"share of each layer's gates {what}")
+        axes[i, 0].set_ylabel("confidence / original's")
+    axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return axes
+
+
+def filter_graph(
+    shared: Mapping[int, Sequence[int]],
+    gates: np.ndarray,
+    class_names: Sequence[str],
+    names: Sequence[str],
+    title: str = "",
+    most: int = 40,
+    axes=None,
+):
+    """Filters that classes share, as a bipartite graph and, row by row beside it, as the matrix it comes from.
+
+    Args:
+        shared: Filter to the classes that share it (``wfnb.filters.shared_filters``), of at most ten classes.
+        gates: (K, C), the gates of the layer, which the matrix shows; a dot marks what is among the class's lowest.
+        names: (C,), what to call each filter.
+        most: Draw at most so many filters, those of the most classes.
+        axes: Two matplotlib axes; a new figure, as high as the filters need, where left out.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    kept = sorted(shared, key=lambda f: (-len(shared[f]), f))[:most]
+    kept.sort(key=lambda f: (np.mean(shared[f]), f))  # beside their classes, so that fewer lines cross
+    k, n = len(class_names), len(kept)
+    if axes is None:
+        _, axes = plt.subplots(
+            1, 2, figsize=(9.5, max(3.4, 1.3 + 0.19 * n)), layout="constrained", sharey=True, width_ratios=(1.5, 1)
+        )  # fmt: skip
+    graph, matrix = axes
+    colours, lines, markers = sns.color_palette("colorblind", 10), ("-", "--", ":", "-."), "osD^vP*X<>"
+    heights = np.linspace(0, max(n - 1, 1), k) if k > 1 else [0]
+    for c, (name, height) in enumerate(zip(class_names, heights, strict=True)):
+        style = {"color": colours[c % 10], "linestyle": lines[c % 4]}
+        for row, f in enumerate(kept):
+            if c in shared[f]:
+                graph.plot([0, 1], [height, row], linewidth=1.4, alpha=0.9, **style)
+        graph.plot(0, height, markers[c % 10], color=colours[c % 10], markersize=8, markeredgecolor="black", markeredgewidth=0.5, zorder=3)
+        graph.annotate(name, (0, height), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
+    for row, f in enumerate(kept):
+        graph.plot(1, row, "o", color="0.25", markersize=3.5, zorder=3)
+        graph.annotate(names[f], (1, row), (6, 0), textcoords="offset points", ha="left", va="center", fontsize=7.5)
+    left = 0.06 + 0.022 * max(map(len, class_names))
+    graph.set(xlim=(-left, 1.18))
+    graph.axis("off")
+    graph.set_title(f"{title}\n{n} of {len(shared)} shared filters" if n < len(shared) else f"{title}\n{n} shared filters", fontsize=10)
+    matrix.set_title("their gates", fontsize=10)
+    matrix.set_xticks(range(k), class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
+    matrix.set_xlabel("class forgotten")
+    if n:
+        image = matrix.imshow(gates[:k, kept].T, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        dots = [(c, row) for row, f in enumerate(kept) for c in shared[f] if c < k]
+        matrix.scatter(*zip(*dots, strict=True), s=9, color="white", edgecolor="black", linewidth=0.6)
+        matrix.figure.colorbar(image, ax=matrix, label="gate", shrink=min(1.0, 3.0 / matrix.figure.get_figheight()))
+    matrix.tick_params(axis="y", left=False, labelleft=False)
+    graph.set_ylim(max(n - 1, 1) + 0.7, -0.7)  # shared with the matrix, which imshow has narrowed
+    return axes
+
+
+def head_matrix(parts: Mapping[str, np.ndarray], class_names: Sequence[str], title: str = "", axes=None):
+    """The gates of a ``qkv`` projection apart: q, k and v above one another, the heads side by side.
+
+    Args:
+        parts: ``q``, ``k``, ``v`` to gates (K, heads, width) (``wfnb.filters.qkv_parts``).
+    """
+    import matplotlib.pyplot as plt
+
+    heads = next(iter(parts.values())).shape[1]
+    if axes is None:
+        _, axes = plt.subplots(
+            3, heads, figsize=(1.6 + 2.6 * min(heads, 6), 6.4), layout="constrained", sharex=True, sharey=True, squeeze=False
+        )  # fmt: skip
+    for row, (part, gates) in zip(axes, parts.items(), strict=True):
+        for h, ax in enumerate(row):
+            image = ax.imshow(gates[:, h], aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+            ax.set_title(f"{part}, head {h}", fontsize=9)
+            ax.set_yticks(range(len(class_names)), class_names, fontsize=7)
+        row[0].set_ylabel("class forgotten")
+    for ax in axes[-1]:
+        ax.set_xlabel("feature of the head")
+    axes[0, 0].figure.suptitle(title, fontsize=10)
+    axes[0, 0].figure.colorbar(image, ax=axes, label="gate", shrink=0.6)
+    return axes
+
+
+def row_similarity(similarity: np.ndarray, class_names: Sequence[str], ax=None):
+    """The correlation of the rows of alpha, class by class, with the figures in it (up to 20 classes)."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    k = len(class_names)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(1.6 + 0.5 * min(k, 20), 1.2 + 0.42 * min(k, 20)), layout="constrained")
+    names = list(class_names) if k <= 20 else False
+    sns.heatmap(similarity, ax=ax, cmap="vlag", vmin=-1, vmax=1, annot=k <= 20, fmt=".2f", annot_kws={"fontsize": 6},
+                xticklabels=names, yticklabels=names, cbar_kws={"label": "correlation of rows"})  # fmt: skip
+    ax.set(xlabel="class forgotten", ylabel="class forgotten")
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def excitation_grid(pixels: np.ndarray, groups: Mapping[str, Sequence[int]], labels: Sequence[str]):
+    """The images that excite filters most: one row a filter, the strongest first, each with its class.
+
+    Args:
+        pixels: (N, H, W) or (N, H, W, 3), all images.
+        groups: What to call each filter, and the indices of its images.
+        labels: (N,), the class of each image.
+    """
+    import matplotlib.pyplot as plt
+
+    columns = max(map(len, groups.values()))
+    figure, axes = plt.subplots(
+        len(groups), columns, figsize=(1.9 + 0.85 * columns, 1.15 * len(groups)), layout="constrained", squeeze=False
+    )
+    for row, (name, index) in zip(axes, groups.items(), strict=True):
+        for ax, i in zip(row, index, strict=False):
+            ax.imshow(pixels[i], cmap="gray" if pixels.ndim == 3 else None, interpolation="nearest")
+            ax.set_title(labels[i], fontsize=7)
+        for ax in row:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     return figure

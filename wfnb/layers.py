@@ -24,10 +24,13 @@ ALPHA_START = 3.0  # sigmoid(3) = 0.9526: nearly open, with a gradient left (pap
 
 
 class Choice:
-    """Which rows the layers of one network apply: ``None`` (the original), classes as a tuple, or one row an image as a tensor (B,)."""
+    """Which rows the layers of one network apply.
+
+    ``None`` (the original), classes as a tuple, one row an image as a tensor (B,), or gates of one's own, (C_out,) by table.
+    """
 
     def __init__(self) -> None:
-        self.forget: tuple[int, ...] | Tensor | None = None
+        self.forget: tuple[int, ...] | Tensor | dict[Tensor, Tensor] | None = None
         self.combine = "min"  # or "product": how the rows of several classes become one
 
 
@@ -57,6 +60,8 @@ class WeightFilter(nn.Module):
         """
         table = self.alpha if table is None else table
         forget = self.choice.forget
+        if isinstance(forget, dict):
+            return forget[table]
         if isinstance(forget, Tensor):
             return torch.sigmoid(F.embedding(forget, table))
         rows = torch.sigmoid(table[list(forget)])  # (classes, C_out)

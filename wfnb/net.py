@@ -6,7 +6,7 @@ import json
 import operator
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,7 +111,30 @@ class WFNet(nn.Module):
             yield self
 
     @contextmanager
-    def _chosen(self, forget: tuple[int, ...] | Tensor | None) -> Iterator[None]:
+    def gated(self, gates: Mapping[str, Tensor]) -> Iterator["WFNet"]:
+        """Within the context, ``wf(x)`` applies these gates to all images, whatever the tables hold.
+
+        Args:
+            gates: (C_out,) in [0, 1] by the names of ``alphas()``; exact 0 and 1 are allowed. A table that is not named is open (1).
+
+        Raises:
+            ValueError: There is no such table, or its gates are not C_out numbers from 0 to 1.
+        """
+        tables = self.alphas()
+        chosen = {table: torch.ones_like(table[0]) for table in tables.values()}
+        for name, given in gates.items():
+            check_choice("table of gates", name, tables)
+            gate, table = torch.as_tensor(given), tables[name]
+            if gate.shape != table[0].shape:
+                raise ValueError(f"gates of {name!r} must be of shape ({table.shape[1]},), one an output channel, not {tuple(gate.shape)}.")
+            if not ((gate >= 0) & (gate <= 1)).all():
+                raise ValueError(f"gates of {name!r} must be numbers from 0 to 1, not from {float(gate.min())} to {float(gate.max())}.")
+            chosen[table] = gate.to(table)
+        with self._chosen(chosen):
+            yield self
+
+    @contextmanager
+    def _chosen(self, forget: tuple[int, ...] | Tensor | dict[Tensor, Tensor] | None) -> Iterator[None]:
         previous, self._choice.forget = self._choice.forget, forget
         try:
             yield

@@ -45,6 +45,8 @@ class Preset:
         recipes: Recipe name to the seeds it is run with.
         images: At most so many images a split; 0 for all.
         probe_images: Training images that the linear probe is fitted on.
+        insertion_steps: Steps of an insertion or deletion curve.
+        insertion_images: At most so many test images of a class, and as many of others, behind a point of such a curve.
         untraining: Recipe settings that this preset changes, by recipe name.
         makes_missing: Whether a notebook makes the runs it needs itself instead of naming the command.
     """
@@ -54,6 +56,8 @@ class Preset:
     recipes: dict[str, tuple[int, ...]]
     images: int = 0
     probe_images: int = 5000
+    insertion_steps: int = 20
+    insertion_images: int = 100
     untraining: dict[str, dict[str, object]] = field(default_factory=dict)
     makes_missing: bool = False
 
@@ -86,6 +90,7 @@ PRESETS = {
         {"wfnb": (0,)},
         images=200,
         probe_images=100,
+        insertion_steps=3,
         untraining={name: {"steps": 2, "check_every": 1, "batch_size": 16} for name in ("wfnb", "paper", "author")},
         makes_missing=True,
     ),

@@ -201,6 +201,12 @@ class Run:
         model.load_state_dict(load_file(self.needs("train").file("model.safetensors"), device=str(self.device)))
         return model.eval()
 
+    def wfnet(self):
+        """The original with the rows that its untraining run filled, a ``WFNet``."""
+        from wfnb.net import WFNet
+
+        return WFNet.load(self.needs("untrain").file("alpha.safetensors"), self.original(), class_names=self.data.class_names)
+
     def needs(self, step: str, **changes: object) -> Finished:
         """The finished run of another step for the same network and seed.
 
@@ -209,8 +215,7 @@ class Run:
         """
         from dataclasses import replace
 
-        cell = replace(self.cell, **({"step": step, "recipe": "", "settings": {}} | changes))
-        return self.needs_cell(cell)
+        return self.needs_cell(replace(self.cell.beside(step), **changes))
 
     def needs_cell(self, cell: Cell) -> Finished:
         """As ``needs``, for any cell."""

@@ -8,9 +8,10 @@ from wfnb.cells import graph
 from wfnb.names import paper_name
 from wfnb.runs import Finished, MissingRunError, finished
 
-__all__ = ["collect", "format_table1", "paper_table1", "table1"]
+__all__ = ["collect", "format_table1", "format_table2", "paper_table1", "paper_table2", "table1", "table2"]
 
 METRICS = ("acc_r_pct", "acc_f_pct", "zrf", "probe_recall_pct")
+AREAS = tuple(f"{curve}{kind}_auc" for curve in ("insertion", "deletion") for kind in ("", "_random", "_reverse", "_others"))
 METHODS = ("Original", "Retrained", "Random Labels", "Negative Gradients", "WF-Net")
 
 
@@ -76,6 +77,53 @@ def format_table1(table: pd.DataFrame) -> pd.DataFrame:
         if table[name].notna().any():
             shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
     return shown.rename(columns={"dataset": "Data", "arch": "Network", "method": "Method"})
+
+
+def paper_table2() -> pd.DataFrame:
+    """Table 2 as printed: arch, dataset, insertion_auc, deletion_auc."""
+    with (files("wfnb") / "paper" / "table2.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def table2(preset: str) -> pd.DataFrame:
+    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed figures beside them.
+
+    One row a data set and network (recipe ``wfnb``); ``seeds`` is how many runs stand behind it. ``insertion_beats_random_classes`` and
+    ``deletion_beats_random_classes`` are means over seeds, of ``classes``.
+    """
+    runs = [run for run in collect(preset) if run.cell.step == "insertion"]
+    rows = []
+    for dataset, arch in dict.fromkeys((c.dataset, c.arch) for c in graph(preset) if c.step == "insertion"):
+        own = [run.metrics for run in runs if (run.cell.dataset, run.cell.arch) == (dataset, arch)]
+        row = {"dataset": paper_name(dataset), "arch": paper_name(arch), "seeds": len(own)}
+        row["classes"] = len(own[0]["insertion_auc_per_class"]) if own else None
+        for name in (*AREAS, "insertion_beats_random_classes", "deletion_beats_random_classes"):
+            row[name] = pd.Series([metrics[name] for metrics in own], dtype=float).mean()
+        rows.append(row)
+    printed = paper_table2().rename(columns={name: f"paper_{name}" for name in ("insertion_auc", "deletion_auc")})
+    return pd.DataFrame(rows).merge(printed, on=["dataset", "arch"], how="left")
+
+
+def format_table2(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 2 for reading: one text a figure, and in plain words whether the trained order does better than a random one."""
+    shown = table[["dataset", "arch", "seeds"]].rename(columns={"dataset": "Data", "arch": "Network"})
+    titles = dict(zip(AREAS, ("Ins ↑", "random", "reverse", "others", "Del ↓", "random", "reverse", "others"), strict=True))
+    for name, title in titles.items():
+        curve = "Ins" if name.startswith("insertion") else "Del"
+        full = title if title.startswith(curve) else f"{curve} {title}"
+        shown[full] = [_cell(value, float("nan"), seeds, 2) for value, seeds in zip(table[name], table["seeds"], strict=True)]
+    for curve, word, better in (("insertion", "better", pd.Series.gt), ("deletion", "lower", pd.Series.lt)):
+        wins = better(table[f"{curve}_auc"], table[f"{curve}_random_auc"])
+        shown[f"{curve} {word} than random"] = [
+            "not attempted" if not seeds else f"{'yes' if won else 'no'} ({count:.3g} of {classes:g} classes)"
+            for won, count, classes, seeds in zip(
+                wins, table[f"{curve}_beats_random_classes"], table["classes"], table["seeds"], strict=True
+            )
+        ]
+    for name, title in {"paper_insertion_auc": "paper Ins", "paper_deletion_auc": "paper Del"}.items():
+        if table[name].notna().any():
+            shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
+    return shown
 
 
 def _cell(value: float, sd: float, seeds: int, digits: int) -> str:

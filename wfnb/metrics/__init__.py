@@ -1,15 +1,18 @@
 """The metrics of the paper, and those that accuracy does not see."""
 
 from wfnb.metrics.accuracy import RetainForget, predict, retain_forget_accuracy
+from wfnb.metrics.insertion import InsertionDeletion, insertion_deletion
 from wfnb.metrics.probe import linear_probe_recall
 from wfnb.metrics.scores import class_accuracy, original_scores, pair_scores, probe_scores, unlearning_scores
 from wfnb.metrics.zrf import zrf
 from wfnb.training import accuracy
 
 __all__ = [
+    "InsertionDeletion",
     "RetainForget",
     "accuracy",
     "class_accuracy",
+    "insertion_deletion",
     "linear_probe_recall",
     "original_scores",
     "pair_scores",
