@@ -28,6 +28,7 @@ class Step:
         modules: The library modules that change its numbers: where one changes, the cell is run again.
         per_recipe: Whether there is one cell a recipe.
         per_preset: Whether one cell serves the whole preset, and reads all others.
+        single_class: Whether it works on one network a forgotten class: on the preset's ``baseline_seeds``, and where originals are trained.
     """
 
     notebook: str
@@ -35,14 +36,18 @@ class Step:
     modules: tuple[str, ...] = ()
     per_recipe: bool = False
     per_preset: bool = False
+    single_class: bool = False
 
 
-_TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/zrf", "recipes", "training", "zoo")
+_TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/scores", "metrics/zrf", "recipes", "training", "zoo")
 _UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
+_BASELINES = (*_UNTRAIN, "baselines")
 
 STEPS = {
     "train": Step("00_train", modules=_TRAIN),
     "untrain": Step("01_untrain", needs=("train",), modules=_UNTRAIN, per_recipe=True),
+    "baselines": Step("02_baselines", needs=("train", "untrain"), modules=_BASELINES, single_class=True),
+    "relearn": Step("03_relearn", needs=("train", "untrain", "baselines"), modules=(*_BASELINES, "metrics/relearn"), single_class=True),
     "tables": Step("06_tables", modules=("figures", "tables"), per_preset=True),
 }
 
@@ -131,6 +136,10 @@ class Cell:
         if self.recipe:
             settings |= {"recipe": {n: asdict(self.recipe_for(a)) for n, a in (("convolutions", False), ("attention", True))}}
             settings |= {"probe_images": self.plan.probe_images}
+        if self.step == "baselines":
+            settings |= {"retrained": self.plan.retrained, "probe_images": self.plan.probe_images}
+        if self.step == "relearn":
+            settings |= {"relearn_cap": self.plan.relearn_cap}
         return settings
 
     def recipe_for(self, attention: bool) -> Recipe:
@@ -143,7 +152,8 @@ class Cell:
         """The cells whose results this one reads."""
         if STEPS[self.step].per_preset:
             return [cell for cell in graph(self.preset) if cell != self]
-        return [replace(self, step=step, recipe="", settings={}) for step in STEPS[self.step].needs]
+        recipes = {step: "wfnb" if STEPS[step].per_recipe else "" for step in STEPS[self.step].needs}
+        return [replace(self, step=step, recipe=recipe, settings={}) for step, recipe in recipes.items()]
 
     def parameters(self) -> dict[str, object]:
         """The notebook's parameters."""
@@ -180,6 +190,8 @@ def graph(preset: str, settings: dict[str, dict[str, object]] | None = None) -> 
                 one = Cell(name, preset, dataset, arch, settings=changes)
                 if step.per_recipe:
                     cells += [replace(one, recipe=recipe, seed=seed) for recipe, seeds in plan.recipes.items() for seed in seeds]
+                elif step.single_class:
+                    cells += [replace(one, seed=seed) for seed in plan.baseline_seeds if not networks[arch].pretrained]
                 elif not step.per_preset:
                     cells += [replace(one, seed=seed) for seed in plan.seeds]
     return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset]

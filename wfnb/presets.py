@@ -46,6 +46,9 @@ class Preset:
         images: At most so many images a split; 0 for all.
         probe_images: Training images that the linear probe is fitted on.
         untraining: Recipe settings that this preset changes, by recipe name.
+        baseline_seeds: The seeds that the single-class baselines and relearning are run with, on networks that are trained here.
+        retrained: The classes that a network is retrained without; empty for each in turn.
+        relearn_cap: Epochs after which relearning counts as failed.
         makes_missing: Whether a notebook makes the runs it needs itself instead of naming the command.
     """
 
@@ -55,6 +58,9 @@ class Preset:
     images: int = 0
     probe_images: int = 5000
     untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+    baseline_seeds: tuple[int, ...] = (0,)
+    retrained: tuple[int, ...] = ()
+    relearn_cap: int = 100
     makes_missing: bool = False
 
     @property
@@ -87,6 +93,8 @@ PRESETS = {
         images=200,
         probe_images=100,
         untraining={name: {"steps": 2, "check_every": 1, "batch_size": 16} for name in ("wfnb", "paper", "author")},
+        retrained=(0, 3),
+        relearn_cap=2,
         makes_missing=True,
     ),
     "quick": Preset(
@@ -101,6 +109,8 @@ PRESETS = {
         },
         {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 200, "check_every": 10}, "author": {"steps": 200, "check_every": 10}},
+        retrained=(0, 3, 8),
+        relearn_cap=20,
     ),
     "laptop": Preset(
         "laptop",
@@ -110,6 +120,8 @@ PRESETS = {
         },
         {"wfnb": (0,), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 600}, "author": {"steps": 600}},
+        retrained=(0, 3),
+        relearn_cap=30,
     ),
     "paper": Preset(
         "paper",
