@@ -1,5 +1,7 @@
 """The baselines do what they promise: retraining never sees the class, fine-tuning never the true label, controls hide without forgetting."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,7 +39,7 @@ def data():
     return ImageSet(images, torch.arange(80) % K, (0.5,), (0.25,))
 
 
-def learned(data, steps=150):
+def learned(data):
     """A network that has learned four kinds of stripes, so that there is something to forget."""
     torch.manual_seed(0)
     rows = torch.arange(8).view(1, 1, 8, 1).expand(len(data), 1, 8, 8)
@@ -45,7 +47,7 @@ def learned(data, steps=150):
     kinds = torch.stack([rows % 2, columns % 2, (rows + columns) % 2, rows * 0], 1)[torch.arange(len(data)), data.labels]
     data = ImageSet((kinds * 200 + data.images // 8).to(torch.uint8), data.labels, data.mean, data.std)
     model = Tiny()
-    baselines.train(model, data, recipe=Training(epochs=steps // 4, batch_size=20, lr=0.2, crop=0), progress=False)
+    baselines.train(model, data, recipe=Training(epochs=30, batch_size=20, lr=0.2, crop=0), progress=False)
     return model, data
 
 
@@ -85,57 +87,72 @@ def test_random_labels_are_never_the_true_ones_and_reach_all_others():
 
 
 @pytest.mark.parametrize("method", baselines.METHODS)
-def test_fine_tuning_follows_an_explicit_loop(data, model, method):
-    forget, _ = baselines.split_class(data, 1)
-    network = baselines.fine_tune(model, forget, baselines.FineTuning(method, 3, 0.05, batch_size=20), seed=5)
-    reference = Tiny().eval()
-    reference.load_state_dict(model.state_dict())
-    weights, velocity = list(reference.parameters()), None
+def test_fine_tuning_follows_an_explicit_loop(data, model, method, monkeypatch):
+    monkeypatch.setattr(baselines, "STEPS", 3)
+    network = copy.deepcopy(model)
+    steps = baselines._descend(network, baselines.split_class(data, 1)[0], method, 0.05, 20, seed=5)
+    assert [next(steps) for _ in range(3)] == [1, 2, 3]
+    reference = copy.deepcopy(model)
+    own = data.subset(data.labels == 1)
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
-        images, labels = forget.batch(torch.randperm(20, generator=generator))
+        images, labels = own.batch(torch.randperm(20, generator=generator))
         log_p = reference(images).log_softmax(1)
         if method == "random_labels":
             targets = (labels + torch.randint(1, K, (20,), generator=generator)) % K
             loss = -log_p[torch.arange(20), targets].mean()
         else:
             loss = log_p[torch.arange(20), labels].mean()
-        gradients = torch.autograd.grad(loss, weights)
-        velocity = gradients if velocity is None else [0.9 * v + g for v, g in zip(velocity, gradients, strict=True)]
+        weights = list(reference.parameters())
         with torch.no_grad():
-            for w, v in zip(weights, velocity, strict=True):
-                w -= 0.05 * v
-    for (name, ours), theirs in zip(network.named_parameters(), weights, strict=True):
+            for w, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+                w -= 0.05 * gradient
+    for (name, ours), theirs in zip(network.state_dict().items(), reference.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, msg=name)
-    torch.testing.assert_close(network.bn.running_mean, model.bn.running_mean)
 
 
 def test_fine_tuning_leaves_the_original_alone(data, model):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    baselines.fine_tune(model, baselines.split_class(data, 1)[0], baselines.FineTuning("negative_gradients", 2, 0.1))
+    baselines.fine_tune(model, data, data, 1, "negative_gradients", 0.1, batch_size=20)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_unknown_method_is_refused():
+def test_unknown_method_is_refused(data, model):
     with pytest.raises(ValueError, match="unknown fine-tuning method 'negative_gradient'"):
-        baselines.FineTuning("negative_gradient", 2, 0.1)
+        baselines.fine_tune(model, data, data, 1, "negative_gradient", 0.1)
 
 
-def test_choice_is_the_best_of_the_grid_with_ties_to_fewer_steps(data):
+@pytest.mark.parametrize("method", baselines.METHODS)
+def test_the_best_of_all_steps_until_nothing_is_left_is_kept(data, method):
     model, data = learned(data)
-    how, grid = baselines.choose(model, data, data, "negative_gradients", [0, 2], batch_size=20)
-    assert len(grid) == len(baselines.STEPS) * len(baselines.RATES)
-    best = max(point["score"] for point in grid)
-    assert how.steps == min(point["steps"] for point in grid if point["score"] > best - 1e-9)
     images, labels = data.all()
-    expected = 0.0
-    for c in (0, 2):
-        right = baselines.fine_tune(model, baselines.split_class(data, c)[0], how)(images).argmax(1) == labels
-        own = labels == c
-        expected += 0.25 * (float(right[~own].double().mean()) + 1 - float(right[own].double().mean()))
-    (chosen,) = (point["score"] for point in grid if (point["steps"], point["lr"]) == (how.steps, how.lr))
-    assert chosen == pytest.approx(expected)
-    assert chosen > 0.75  # the untouched network scores 0.5 at most
+    own, scores, network = labels == 2, [], copy.deepcopy(model)
+    for step in baselines._descend(network, baselines.split_class(data, 2)[0], method, 0.03, 20, seed=0):
+        right = network(images).argmax(1) == labels
+        scores.append(0.5 * (float(right[~own].double().mean()) + 1 - float(right[own].double().mean())))
+        if not right[own].any() or step == baselines.STEPS:
+            break
+    found = baselines.fine_tune(model, data, data, 2, method, 0.03, batch_size=20)
+    assert (found.steps, found.score) == (scores.index(max(scores)) + 1, pytest.approx(max(scores)))
+    assert found.score > 0.6  # the untouched network scores 0.5 at most
+    right = found.network(images).argmax(1) == labels
+    assert 0.5 * (float(right[~own].double().mean()) + 1 - float(right[own].double().mean())) == pytest.approx(found.score)
+
+
+def test_the_rate_of_the_highest_score_wins_and_of_equals_the_fewest_steps():
+    grid = [{"lr": 1.0, "score": 0.9, "steps": 7.0}, {"lr": 2.0, "score": 0.9, "steps": 3.0}, {"lr": 3.0, "score": 0.8, "steps": 1.0}]
+    assert baselines.best_rate(grid) == 2.0
+
+
+def test_the_grid_is_the_mean_over_the_classes_tried(data, monkeypatch):
+    model, data = learned(data)
+    monkeypatch.setattr(baselines, "RATES", (0.01, 0.1))
+    grid = baselines.rate_grid(model, data, data, "random_labels", [0, 2], batch_size=20)
+    assert [point["lr"] for point in grid] == [0.01, 0.1]
+    for point in grid:
+        tried = [baselines.fine_tune(model, data, data, c, "random_labels", point["lr"], batch_size=20) for c in (0, 2)]
+        assert point["score"] == pytest.approx((tried[0].score + tried[1].score) / 2)
+        assert point["steps"] == (tried[0].steps + tried[1].steps) / 2
 
 
 def test_logit_mask_is_the_argmax_over_the_other_logits(data, model):

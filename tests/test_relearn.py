@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import wfnb.metrics.relearn as module
-from wfnb import WFNet
+from wfnb import WFNet, tables
 from wfnb.data import ImageSet
 from wfnb.metrics import RelearnTime, relearn_curves, relearn_summary, relearn_time
 
@@ -147,3 +147,36 @@ def test_what_cannot_be_done_is_said():
 def test_curves_are_one_row_an_epoch():
     curves = relearn_curves({"A": {0: RelearnTime(1, True, (0.0, 1.0))}, "B": {2: RelearnTime(0, True, (0.5,))}})
     assert curves.reset_index().to_numpy().tolist() == [["A", 0, 0, 0.0], ["A", 0, 1, 100.0], ["B", 2, 0, 50.0]]
+
+
+def finished(step, metrics, recipe=""):
+    return SimpleNamespace(cell=SimpleNamespace(step=step, dataset="digits", arch="vit_t", recipe=recipe), metrics=metrics)
+
+
+def test_table1_joins_scores_and_relearn_times_of_a_method(monkeypatch):
+    scores = {"acc_r_pct": 90.0, "acc_f_pct": 0.0, "zrf": 0.6, "probe_recall_pct": 70.0, "acc_r_per_class_pct": [90.0, 90.0]}
+    times = {"relearn_epochs": 27.6, "relearn_failures": 1, "relearn_median_epochs": 8.0}
+    all_failed = {"relearn_epochs": 100.0, "relearn_failures": 2, "relearn_median_epochs": 100.0}
+    runs = [
+        finished("baselines", {"methods": {"Retrained": scores, "Random gates": scores}}),
+        finished("relearn", {"cap_epochs": 100, "methods": {"WF-Net": times, "Retrained": all_failed}}),
+        finished("untrain", scores | {"acc_f_pct": 2.0, "probe_recall_original_pct": 95.0}, "wfnb"),
+        finished("untrain", scores | {"acc_f_pct": 4.0, "probe_recall_original_pct": 95.0}, "wfnb"),
+    ]
+    monkeypatch.setattr(tables, "collect", lambda preset: runs)
+    table = tables.table1("quick")
+    own = table[(table["dataset"] == "Digits") & (table["arch"] == "ViT-T")].set_index(["method", "recipe"])
+    assert own.loc[("WF-Net", "wfnb"), ["seeds", "classes", "acc_f_pct", "relearn_epochs"]].tolist() == [2, 2, 3.0, 27.6]
+    assert own.loc[("Original", ""), "probe_recall_pct"] == 95.0
+    assert own.loc[("Random Labels", ""), ["seeds", "classes"]].tolist() == [0, 0]
+    shown = tables.format_table1(table).set_index(["Network", "Method"])
+    column = "Relearn epochs of 100 (failed) ↑"
+    assert [shown.loc[("ViT-T", m), column] for m in ("WF-Net (wfnb)", "Retrained", "Random gates")] == ["27.6 (1)", "> 100 (2)", ""]
+
+
+def test_the_papers_relearn_times_are_shown_as_printed(monkeypatch):
+    monkeypatch.setattr(tables, "collect", lambda preset: [])
+    shown = tables.format_table1(tables.table1("paper")).set_index(["Data", "Network", "Method"])["paper RT"]
+    assert shown["CIFAR-10", "ResNet-18", "Retrained"] == "> 100 (10)"
+    assert shown["MNIST", "VGG-16", "WF-Net (wfnb)"] == "27.6 (1)"
+    assert shown["ImageNet-1k", "ViT-S", "WF-Net (wfnb)"] == ""
