@@ -22,7 +22,7 @@ _PUBLIC = {
     "train": "training",
     "untrain": "untraining",
 }
-_MODULES = ("data", "figures", "losses", "metrics", "presets", "runs", "tables", "zoo")
+_MODULES = ("baselines", "data", "figures", "losses", "metrics", "presets", "runs", "tables", "zoo")
 
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
 

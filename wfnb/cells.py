@@ -32,6 +32,7 @@ class Step:
         per_recipe: Whether there is one cell a recipe.
         once: Whether one cell a network is enough: the recipe ``wfnb``, and the first seed that it is run with.
         per_preset: Whether one cell serves the whole preset.
+        single_class: Whether it works on one network a forgotten class: on the preset's ``baseline_seeds``, and where originals are trained.
     """
 
     notebook: str
@@ -43,15 +44,20 @@ class Step:
     per_recipe: bool = False
     once: bool = False
     per_preset: bool = False
+    single_class: bool = False
 
 
-_TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/zrf", "recipes", "training", "zoo")
+_TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/scores", "metrics/zrf", "recipes", "training", "zoo")
 _UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
 _WFNET = ("checks", "data", "layers", "metrics/accuracy", "net", "zoo")
+
+_BASELINES = (*_UNTRAIN, "baselines")
 
 STEPS = {
     "train": Step("00_train", modules=_TRAIN, settable=True),
     "untrain": Step("01_untrain", ("train",), _UNTRAIN, ("probe_images",), settable=True, untrains=True, per_recipe=True),
+    "baselines": Step("02_baselines", ("train", "untrain"), _BASELINES, ("retrained", "probe_images"), single_class=True),
+    "relearn": Step("03_relearn", ("train", "untrain", "baselines"), (*_BASELINES, "metrics/relearn"), ("relearn_cap",), single_class=True),
     "insertion": Step(
         "04_insertion_deletion",
         ("train", "untrain"),
@@ -70,7 +76,9 @@ STEPS = {
         per_recipe=True,
         once=True,
     ),
-    "tables": Step("06_tables", needs=("train", "untrain", "insertion"), modules=("figures", "tables"), per_preset=True),
+    "tables": Step(
+        "06_tables", needs=("train", "untrain", "baselines", "relearn", "insertion"), modules=("figures", "tables"), per_preset=True
+    ),
 }
 
 
@@ -218,6 +226,8 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
                     cells.append(replace(one, recipe="wfnb", seed=plan.recipes["wfnb"][0]))
                 elif step.per_recipe:
                     cells += [replace(one, recipe=recipe, seed=seed) for recipe, seeds in plan.recipes.items() for seed in seeds]
+                elif step.single_class:
+                    cells += [replace(one, seed=seed) for seed in plan.baseline_seeds if not networks[arch].pretrained]
                 elif not step.per_preset:
                     cells += [replace(one, seed=seed) for seed in plan.seeds]
     return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset]

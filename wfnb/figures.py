@@ -14,6 +14,8 @@ __all__ = [
     "head_matrix",
     "image_grid",
     "insertion_curves",
+    "method_bars",
+    "relearn_curves",
     "row_similarity",
     "table1_figure",
 ]
@@ -93,6 +95,62 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 10):
         ax.imshow(image, cmap="gray" if image.ndim == 2 else None, interpolation="nearest")
         ax.set_title(title, fontsize=7)
     return figure
+
+
+def method_bars(table: pd.DataFrame, ax=None):
+    """Per method, what is left of the forgotten class by accuracy and by probe, and what is left of the others; all in percent.
+
+    Args:
+        table: One row a method (the index), with the columns ``acc_r_pct``, ``acc_f_pct`` and ``probe_recall_pct``.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    colours, at, width = sns.color_palette("colorblind"), np.arange(len(table)), 0.28
+    bars = [
+        ("acc_r_pct", "other classes, accuracy (Acc_r)", 2, "//"),
+        ("acc_f_pct", "forgotten class, accuracy (Acc_f)", 3, "xx"),
+        ("probe_recall_pct", "forgotten class, probe recall", 0, ".."),
+    ]
+    for i, (name, label, colour, hatch) in enumerate(bars):
+        drawn = ax.bar(at + (i - 1) * width, table[name], width, label=label, color=colours[colour], hatch=hatch, edgecolor="white")
+        ax.bar_label(drawn, fmt="%.0f", fontsize=7)
+    ax.set_xticks(at, [name.replace(" ", "\n") for name in table.index])
+    ax.set(ylabel="%", ylim=(0, 108))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False, fontsize=8)
+    return ax
+
+
+def relearn_curves(curves: pd.DataFrame, target: float, ax=None):
+    """Accuracy on the forgotten class over epochs of relearning: thin for each class, thick for the mean of a method.
+
+    A class that has reached the original's accuracy stands still from there on, in the mean too.
+
+    Args:
+        curves: As ``wfnb.metrics.relearn_curves`` gives them.
+        target: The original's mean accuracy, in percent, drawn as a dotted line.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+    last = int(curves["epoch"].max())
+    colours, markers = sns.color_palette("colorblind"), "osD^vXP*"
+    for i, (method, own) in enumerate(curves.groupby(level=0, sort=False)):
+        wide = own.pivot(index="epoch", columns="class", values="accuracy_pct").reindex(range(last + 1)).ffill()
+        ax.plot(wide.index, wide, color=colours[i], linewidth=0.5, alpha=0.35)
+        mean = wide.mean(axis=1)
+        ax.plot(
+            mean.index, mean, color=colours[i], linewidth=2, marker=markers[i], markevery=max(last // 10, 1), markersize=5, label=method
+        )
+    ax.axhline(target, color="0.4", linestyle=":", label="original")
+    ax.set(xlabel="epochs of 500 images", ylabel="accuracy on the forgotten class, %", ylim=(-3, 103))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return ax
 
 
 def table1_figure(table: pd.DataFrame):

@@ -48,6 +48,9 @@ class Preset:
         insertion_steps: Steps of an insertion or deletion curve.
         insertion_images: At most so many test images of a class, and as many of others, behind a point of such a curve.
         untraining: Recipe settings that this preset changes, by recipe name.
+        baseline_seeds: The seeds that the single-class baselines and relearning are run with, on networks that are trained here.
+        retrained: The classes that a network is retrained without; empty for each in turn.
+        relearn_cap: Epochs after which relearning counts as failed.
         makes_missing: Whether a notebook makes the runs it needs itself instead of naming the command.
     """
 
@@ -59,6 +62,9 @@ class Preset:
     insertion_steps: int = 20
     insertion_images: int = 100
     untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+    baseline_seeds: tuple[int, ...] = (0,)
+    retrained: tuple[int, ...] = ()
+    relearn_cap: int = 100
     makes_missing: bool = False
 
     @property
@@ -92,6 +98,8 @@ PRESETS = {
         probe_images=100,
         insertion_steps=3,
         untraining={name: {"steps": 2, "check_every": 1, "batch_size": 16} for name in ("wfnb", "paper", "author")},
+        retrained=(0, 3),
+        relearn_cap=2,
         makes_missing=True,
     ),
     "quick": Preset(
@@ -106,6 +114,8 @@ PRESETS = {
         },
         {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 200, "check_every": 10}, "author": {"steps": 200, "check_every": 10}},
+        retrained=(0, 3, 8),
+        relearn_cap=20,
     ),
     "laptop": Preset(
         "laptop",
@@ -115,6 +125,8 @@ PRESETS = {
         },
         {"wfnb": (0,), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 600}, "author": {"steps": 600}},
+        retrained=(0, 3),
+        relearn_cap=30,
     ),
     "paper": Preset(
         "paper",

@@ -1,5 +1,6 @@
 """The paper's tables beside ours, from the finished runs alone: a cell that was not run says so."""
 
+from collections.abc import Iterator
 from importlib.resources import files
 
 import pandas as pd
@@ -12,7 +13,8 @@ __all__ = ["collect", "format_table1", "format_table2", "paper_table1", "paper_t
 
 METRICS = ("acc_r_pct", "acc_f_pct", "zrf", "probe_recall_pct")
 AREAS = tuple(f"{curve}{kind}_auc" for curve in ("insertion", "deletion") for kind in ("", "_random", "_reverse", "_others"))
-METHODS = ("Original", "Retrained", "Random Labels", "Negative Gradients", "WF-Net")
+RELEARN = ("relearn_epochs", "relearn_failures", "relearn_median_epochs")
+SINGLE_CLASS = ("Retrained", "Random Labels", "Negative Gradients", "Logit mask", "Random gates")  # rows of the step "baselines"
 
 
 def paper_table1() -> pd.DataFrame:
@@ -37,28 +39,59 @@ def collect(preset: str) -> list[Finished]:
 def table1(preset: str) -> pd.DataFrame:
     """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
 
-    One row a data set, network and method (and recipe); ``seeds`` is how many runs stand behind it, 0 for "not attempted".
+    One row a data set, network and method (and recipe); ``seeds`` is how many runs stand behind it, 0 for "not attempted", and
+    ``classes`` how many classes were forgotten in turn. Relearn times count failures as ``relearn_cap``.
     """
-    runs = [(run, *_method(run)) for run in collect(preset) if _method(run)]
+    found: dict[tuple[str, ...], list[dict]] = {}
+    for run in collect(preset):
+        for method, recipe, metrics in methods_of(run):
+            found.setdefault((run.cell.dataset, run.cell.arch, method, recipe), []).append(metrics)
     rows = []
-    cells = {(c.dataset, c.arch): None for c in graph(preset) if c.arch}
-    recipes = list(dict.fromkeys(c.recipe for c in graph(preset) if c.recipe))
-    for dataset, arch in cells:
-        for method, recipe in [("Original", ""), *(("WF-Net", recipe) for recipe in recipes)]:
-            own = [r for r, m, rec in runs if (r.cell.dataset, r.cell.arch, m, rec) == (dataset, arch, method, recipe)]
-            row = {"dataset": paper_name(dataset), "arch": paper_name(arch), "method": method, "recipe": recipe, "seeds": len(own)}
-            for name in METRICS:
-                values = pd.Series([r.metrics[name] for r in own if r.metrics.get(name) is not None], dtype=float)
-                row |= {name: values.mean(), f"{name.removesuffix('_pct')}_sd": values.std(ddof=1)}
-            rows.append(row)
+    for dataset, arch, method, recipe in _rows(preset):
+        own = found.get((dataset, arch, method, recipe), [])
+        scored = [metrics for metrics in own if "acc_r_pct" in metrics]
+        row = {"dataset": paper_name(dataset), "arch": paper_name(arch), "method": method, "recipe": recipe, "seeds": len(scored)}
+        row["classes"] = min((len(metrics["acc_r_per_class_pct"]) for metrics in scored), default=0)
+        for name in METRICS:
+            values = _values(own, name)
+            row |= {name: values.mean(), f"{name.removesuffix('_pct')}_sd": values.std(ddof=1)}
+        rows.append(row | {name: _values(own, name).mean() for name in (*RELEARN, "relearn_cap")})
     ours = pd.DataFrame(rows)
-    printed = paper_table1().rename(columns={name: f"paper_{name}" for name in ("acc_r_pct", "acc_f_pct", "zrf")})
-    keys = ["dataset", "arch", "method"]
-    return ours.merge(printed[[*keys, "paper_acc_r_pct", "paper_acc_f_pct", "paper_zrf"]], on=keys, how="left")
+    keys, columns = ["dataset", "arch", "method"], ["acc_r_pct", "acc_f_pct", "zrf", "relearn_epochs", "relearn_failures"]
+    printed = paper_table1().rename(columns={name: f"paper_{name}" for name in columns})
+    return ours.merge(printed, on=keys, how="left")
 
 
-def _method(run: Finished) -> tuple[str, str] | None:
-    return {"train": ("Original", ""), "untrain": ("WF-Net", run.cell.recipe)}.get(run.cell.step)
+def methods_of(run: Finished) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """The rows of Table 1 that a finished run knows something of: method, recipe (of WF-Net alone) and metrics."""
+    metrics, step = run.metrics, run.cell.step
+    if step == "train":
+        yield "Original", "", metrics
+    elif step == "untrain":
+        yield "WF-Net", run.cell.recipe, metrics
+        if run.cell.recipe == "wfnb":
+            yield "Original", "", {"probe_recall_pct": metrics["probe_recall_original_pct"]}
+    elif step == "baselines":
+        for method, own in metrics["methods"].items():
+            yield method, "", own
+    elif step == "relearn":
+        for method, own in metrics["methods"].items():
+            yield method, "wfnb" if method == "WF-Net" else "", own | {"relearn_cap": metrics["cap_epochs"]}
+
+
+def _rows(preset: str) -> Iterator[tuple[str, str, str, str]]:
+    """Data set, network, method and recipe of every row that the preset's graph can fill, in the paper's order, controls last."""
+    cells = graph(preset)
+    recipes = list(dict.fromkeys(cell.recipe for cell in cells if cell.recipe))
+    single = {(cell.dataset, cell.arch) for cell in cells if cell.step == "baselines"}
+    for dataset, arch in dict.fromkeys((cell.dataset, cell.arch) for cell in cells if cell.arch):
+        others = SINGLE_CLASS if (dataset, arch) in single else ()
+        methods = [("Original", ""), *((m, "") for m in others[:3]), *(("WF-Net", r) for r in recipes), *((m, "") for m in others[3:])]
+        yield from ((dataset, arch, *method) for method in methods)
+
+
+def _values(own: list[dict], name: str) -> pd.Series:
+    return pd.Series([metrics[name] for metrics in own if metrics.get(name) is not None], dtype=float)
 
 
 def format_table1(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,6 +99,7 @@ def format_table1(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["dataset", "arch", "method"]].copy()
     shown["method"] = [f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)]
     shown["seeds"] = table["seeds"]
+    shown["classes"] = ["" if n == 0 else n for n in table["classes"]]
     titles = {"acc_r_pct": "Acc_r % ↑", "acc_f_pct": "Acc_f % ↓", "zrf": "ZRF ↑", "probe_recall_pct": "Probe recall % ↓"}
     for name, title in titles.items():
         digits = 3 if name == "zrf" else 2
@@ -73,9 +107,15 @@ def format_table1(table: pd.DataFrame) -> pd.DataFrame:
         shown[title] = [
             _cell(value, sd, seeds, digits) for value, sd, seeds in zip(table[name], spread, table["seeds"], strict=True)
         ]  # fmt: skip
+    caps = table["relearn_cap"].dropna()
+    if len(caps):
+        shown[f"Relearn epochs of {caps.max():g} (failed) ↑"] = _relearn(table, "relearn_epochs", "relearn_failures", table["classes"])
+        shown["median"] = ["" if pd.isna(v) else f"{v:g}" for v in table["relearn_median_epochs"]]
     for name, title in {"paper_acc_r_pct": "paper Acc_r", "paper_acc_f_pct": "paper Acc_f", "paper_zrf": "paper ZRF"}.items():
         if table[name].notna().any():
             shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
+    if table["paper_relearn_epochs"].notna().any():
+        shown["paper RT"] = _relearn(table, "paper_relearn_epochs", "paper_relearn_failures", [10] * len(table))
     return shown.rename(columns={"dataset": "Data", "arch": "Network", "method": "Method"})
 
 
@@ -132,6 +172,14 @@ def _cell(value: float, sd: float, seeds: int, digits: int) -> str:
     if pd.isna(value):
         return "-"
     return f"{value:.{digits}f}" if pd.isna(sd) else f"{value:.{digits}f} ± {sd:.{digits}f}"
+
+
+def _relearn(table: pd.DataFrame, mean: str, failures: str, classes) -> list[str]:
+    """As the paper prints it: the mean, and in parentheses how many classes failed; "> 100 (10)" where all did."""
+    return [
+        "" if pd.isna(value) else f"{'> ' if failed == count else ''}{value:.{1 if value % 1 else 0}f} ({failed:g})"
+        for value, failed, count in zip(table[mean], table[failures], classes, strict=True)
+    ]  # fmt: skip
 
 
 def as_text(shown: pd.DataFrame) -> str:

@@ -3,21 +3,38 @@
 from wfnb.metrics.accuracy import RetainForget, predict, retain_forget_accuracy
 from wfnb.metrics.insertion import InsertionDeletion, insertion_deletion
 from wfnb.metrics.probe import linear_probe_recall
-from wfnb.metrics.scores import class_accuracy, original_scores, pair_scores, probe_scores, unlearning_scores
+from wfnb.metrics.relearn import RelearnTime, relearn_curves, relearn_summary, relearn_time
+from wfnb.metrics.scores import (
+    class_accuracy,
+    each_row,
+    forgetting_scores,
+    original_scores,
+    pair_scores,
+    probe_recalls,
+    probe_scores,
+    unlearning_scores,
+)
 from wfnb.metrics.zrf import zrf
 from wfnb.training import accuracy
 
 __all__ = [
     "InsertionDeletion",
+    "RelearnTime",
     "RetainForget",
     "accuracy",
     "class_accuracy",
+    "each_row",
+    "forgetting_scores",
     "insertion_deletion",
     "linear_probe_recall",
     "original_scores",
     "pair_scores",
     "predict",
+    "probe_recalls",
     "probe_scores",
+    "relearn_curves",
+    "relearn_summary",
+    "relearn_time",
     "retain_forget_accuracy",
     "unlearning_scores",
     "zrf",

@@ -1,6 +1,6 @@
 """Accuracy on retain and forget sets (paper, "Evaluation Metrics")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +19,10 @@ class RetainForget:
     Attributes:
         acc_r: The mean over classes of ``acc_r_per_class``.
         acc_f: The mean over classes of ``acc_f_per_class``.
-        acc_r_per_class: (K,), under row c, the micro accuracy on the images of all other classes.
-        acc_f_per_class: (K,), under row c, the accuracy on the images of class c.
-        counts: (K, K, K), ``counts[c, y, p]``: under row c, the images of class y that were taken for class p.
+        acc_r_per_class: (n,), with class c forgotten, the micro accuracy on the images of all other classes.
+        acc_f_per_class: (n,), with class c forgotten, the accuracy on the images of class c.
+        counts: (n, K, K), ``counts[c, y, p]``: with class c forgotten, the images of class y that were taken for class p; n is K where each
+            class was forgotten in turn.
     """
 
     acc_r: float
@@ -48,18 +49,23 @@ def class_counts(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def accuracy_from_counts(counts: Tensor) -> RetainForget:
+def accuracy_from_counts(counts: Tensor, classes: Sequence[int] | None = None) -> RetainForget:
     """Retain and forget accuracies from one confusion matrix (K, K) a forgotten class.
+
+    Args:
+        counts: (n, K, K).
+        classes: The n forgotten classes; 0 to K - 1 where left out.
 
     Raises:
         ValueError: A class has no image.
     """
-    right = counts.diagonal(dim1=1, dim2=2).double()  # (K row, K class)
+    right = counts.diagonal(dim1=1, dim2=2).double()  # (n forgotten, K class)
     per_class = counts.sum(2).double()
     empty = (per_class[0] == 0).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"no image of class {', '.join(map(str, empty))}: every class needs one, or its accuracy is not defined.")
-    own_right, own = right.diagonal(), per_class.diagonal()
+    forgotten = torch.arange(counts.shape[1]) if classes is None else torch.tensor(classes)
+    own_right, own = (table[torch.arange(len(table)), forgotten.to(counts.device)] for table in (right, per_class))
     acc_f = own_right / own
     acc_r = (right.sum(1) - own_right) / (per_class.sum(1) - own)
     return RetainForget(float(acc_r.mean()), float(acc_f.mean()), acc_r, acc_f, counts)

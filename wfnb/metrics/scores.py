@@ -1,5 +1,6 @@
 """The rows of Table 1: what each notebook writes to its ``metrics.json``, in percent where the name says so."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -12,7 +13,16 @@ from wfnb.metrics.probe import linear_probe_recall
 from wfnb.metrics.zrf import zrf
 from wfnb.net import WFNet
 
-__all__ = ["class_accuracy", "original_scores", "pair_scores", "probe_scores", "unlearning_scores"]
+__all__ = [
+    "class_accuracy",
+    "each_row",
+    "forgetting_scores",
+    "original_scores",
+    "pair_scores",
+    "probe_recalls",
+    "probe_scores",
+    "unlearning_scores",
+]
 
 
 def class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -21,10 +31,11 @@ def class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return 100 * counts.diagonal() / counts.sum(1)
 
 
-def scores(counts: Tensor, zrf_per_class: list[float]) -> dict[str, object]:
+def scores(counts: Tensor, zrf_per_class: list[float], classes: Sequence[int]) -> dict[str, object]:
     """Acc_r, Acc_f and ZRF, macro means over classes and per class, from one confusion matrix (K, K) and one ZRF a forgotten class."""
-    accuracy = accuracy_from_counts(counts.cpu())
+    accuracy = accuracy_from_counts(counts.cpu(), classes)
     return {
+        "classes": list(classes),
         "acc_r_pct": 100 * accuracy.acc_r,
         "acc_f_pct": 100 * accuracy.acc_f,
         "zrf": sum(zrf_per_class) / len(zrf_per_class),
@@ -42,20 +53,40 @@ def original_scores(logits: Tensor, random_logits: Tensor, labels: Tensor, num_c
     """
     counts = class_counts(labels, logits.argmax(1), num_classes)
     per_class = [zrf(logits[labels == c], random_logits[labels == c]) for c in range(num_classes)]
-    result = scores(counts.expand(num_classes, -1, -1), per_class)
+    result = scores(counts.expand(num_classes, -1, -1), per_class, range(num_classes))
     return result | {"test_accuracy_pct": float(100 * counts.diagonal().sum() / counts.sum()), "confusion": counts.tolist()}
 
 
 def unlearning_scores(wf: WFNet, random_model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, object]:
     """The row *WF-Net*: each row of ``wf`` applied to all images in turn."""
-    random_logits = predict(random_model, images)
-    counts, per_class = [], []
+    return forgetting_scores(each_row(wf), random_model, images, labels)
+
+
+def each_row(wf: WFNet) -> Iterator[tuple[int, WFNet]]:
+    """Each class, and ``wf`` itself, with that class's row chosen while the pair is in use."""
     for c in range(wf.num_classes):
         with wf.forgetting(c):
-            logits = predict(wf, images)
-        counts.append(class_counts(labels, logits.argmax(1), wf.num_classes))
+            yield c, wf
+
+
+def forgetting_scores(
+    networks: Iterable[tuple[int, nn.Module]], random_model: nn.Module, images: Tensor, labels: Tensor
+) -> dict[str, object]:
+    """Acc_r, Acc_f and ZRF of one network a forgotten class, per class and meaned over those classes.
+
+    Args:
+        networks: Pairs of a forgotten class and the network that is to have forgotten it; used one after the other.
+        random_model: The same architecture never trained, in eval mode.
+        images, labels: (N, C, H, W) and (N,); every class must occur.
+    """
+    random_logits = predict(random_model, images)
+    classes, counts, per_class = [], [], []
+    for c, network in networks:
+        logits = predict(network, images)
+        classes.append(c)
+        counts.append(class_counts(labels, logits.argmax(1), logits.shape[1]))
         per_class.append(zrf(logits[labels == c], random_logits[labels == c]))
-    return scores(torch.stack(counts), per_class)
+    return scores(torch.stack(counts), per_class, classes)
 
 
 def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
@@ -78,18 +109,18 @@ def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str
     return found
 
 
+def probe_recalls(networks: Iterable[tuple[int, nn.Module]], train: Dataset, test: Dataset, num_classes: int) -> dict[str, object]:
+    """What a linear probe still finds of the class that each network has forgotten (``linear_probe_recall``), in percent."""
+    found = []
+    for c, network in networks:
+        recall = linear_probe_recall(*(collect_features(network, part, num_classes) for part in (train, test)))
+        found.append(100 * recall[c])
+    return {"probe_recall_pct": sum(found) / len(found), "probe_recall_per_class_pct": found}
+
+
 def probe_scores(wf: WFNet, original: nn.Module, train: Dataset, test: Dataset) -> dict[str, object]:
     """What a linear probe still finds of each forgotten class (``linear_probe_recall``), in percent, and finds in the original."""
     k = wf.num_classes
     without = [100 * recall for recall in linear_probe_recall(*(collect_features(original, part, k) for part in (train, test)))]
-    with_row = []
-    for c in range(k):
-        with wf.forgetting(c):
-            recall = linear_probe_recall(*(collect_features(wf, part, k) for part in (train, test)))
-        with_row.append(100 * recall[c])
-    return {
-        "probe_recall_pct": sum(with_row) / k,
-        "probe_recall_original_pct": sum(without) / k,
-        "probe_recall_per_class_pct": with_row,
-        "probe_recall_original_per_class_pct": without,
-    }
+    original_recall = {"probe_recall_original_pct": sum(without) / k, "probe_recall_original_per_class_pct": without}
+    return probe_recalls(each_row(wf), train, test, k) | original_recall
