@@ -4,6 +4,7 @@ import ast
 import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from wfnb.cells import Cell
@@ -92,10 +93,11 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
     running = output.with_name(f".{output.stem}.running-{os.getpid()}.ipynb")
     failed.unlink(missing_ok=True)
     try:
-        papermill.execute_notebook(
-            str(notebook), str(running), parameters, cwd=str(notebook.parent), progress_bar=not quiet, log_output=not quiet,
-            config=Config({"KernelManager": {"transport": "ipc"}}),
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="wfnb-") as sockets:  # of its own: kernels that share names of sockets hear one another
+            papermill.execute_notebook(
+                str(notebook), str(running), parameters, cwd=str(notebook.parent), progress_bar=not quiet, log_output=not quiet,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )  # fmt: skip
         os.replace(running, output)
     except papermill.PapermillExecutionError:
         os.replace(running, failed)

@@ -235,13 +235,16 @@ class Run:
                 found.append(self.needs_cell(cell))
         return found
 
-    def finish(self, metrics: dict[str, object], files: Mapping[str, object] | None = None) -> Path:
+    def finish(
+        self, metrics: dict[str, object], files: Mapping[str, object] | None = None, seconds: dict[str, float] | None = None
+    ) -> Path:
         """Write the results, complete or not at all, and return their folder.
 
         Args:
             metrics: Goes to ``metrics.json``; numbers, texts, lists and dicts. No times: they stand in ``run.json``.
             files: By file name: a data frame (``.csv``), a dict of tensors (``.safetensors``), a matplotlib figure (``.png``, ``.svg``),
                 a text, or a WFNet (``.safetensors``).
+            seconds: What parts of the work took, for ``run.json``.
         """
         folder = self.cell.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -252,14 +255,14 @@ class Run:
             for name, value in (files or {}).items():
                 _write(staging / name, value)
             outputs = {file.name: sha256(file) for file in sorted(staging.iterdir())}
-            _write(staging / "run.json", self._record(outputs))
+            _write(staging / "run.json", self._record(outputs, seconds or {}))
             for name in (*outputs, "run.json"):
                 os.replace(staging / name, folder / name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return folder
 
-    def _record(self, outputs: dict[str, str]) -> dict[str, object]:
+    def _record(self, outputs: dict[str, str], parts: dict[str, float]) -> dict[str, object]:
         import torch
 
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or platform.machine()
@@ -272,6 +275,7 @@ class Run:
             "libraries": {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()},
             "device": {"kind": self.device.type, "name": device, "threads": torch.get_num_threads()},
             "seconds": round(time.monotonic() - self._started, 1),
+            "seconds_of": {name: round(value, 1) for name, value in parts.items()},
             "peak_memory_bytes": peak_memory(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": {"name": self.cell.dataset, "sha256": self._data_hash()},

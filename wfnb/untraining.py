@@ -1,6 +1,7 @@
 """One untraining run fills all rows of a WFNet (paper, "Training"): Eq. 3 with label expansion, on the tables ``alpha`` alone."""
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ def _endless(
 def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device) -> dict[str, float]:
     """Loss, Acc_r and Acc_f on validation images, each seen with its own row and with one other row (the same one at every check)."""
     generator = torch.Generator().manual_seed(0)
-    sums, count = torch.zeros(4, dtype=torch.float64), 0
+    sums, count = torch.zeros(6, dtype=torch.float64), 0
     for images, labels in batches(val, 500, device=device):
         _check_range("val", labels, wf.num_classes)
         shift = torch.randint(1, wf.num_classes, (len(labels),), generator=generator).to(device)
@@ -78,11 +79,20 @@ def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.d
             logits = wf(torch.cat([images, images]), forget=rows).float()
         n, both = len(labels), torch.cat([labels, labels])
         right = (logits.argmax(1) == both).double().view(2, n).sum(1).cpu()
+        known = logits.softmax(1).gather(1, both[:, None]).double().view(2, n).sum(1).cpu()
         terms = _terms(wf, recipe, logits, both, n)
-        sums += torch.stack([terms.total.double().cpu() * n, right[1], right[0], terms.forget.double().cpu() * n])
+        sums += torch.stack([terms.total.double().cpu() * n, right[1], right[0], terms.forget.double().cpu() * n, known[1], known[0]])
         count += n
-    loss, acc_r, acc_f, loss_f = (sums / count).tolist()
-    return {"val_loss": loss, "val_loss_f": loss_f, "val_acc_r": acc_r, "val_acc_f": acc_f}
+    loss, acc_r, acc_f, loss_f, p_r, p_f = (sums / count).tolist()
+    return {"val_loss": loss, "val_loss_f": loss_f, "val_acc_r": acc_r, "val_acc_f": acc_f, "val_p_r": p_r, "val_p_f": p_f}
+
+
+def _score(recipe: Recipe, seen: dict[str, float]) -> float:
+    """How good the rows are at a check, higher is better (``Recipe.stop_on``)."""
+    if recipe.stop_on == "loss":
+        return -seen["val_loss"]
+    kind = {"accuracy": "acc", "probability": "p"}[recipe.stop_on]
+    return 0.5 * (seen[f"val_{kind}_r"] + 1 - seen[f"val_{kind}_f"])
 
 
 def untrain(
@@ -110,7 +120,8 @@ def untrain(
 
     Returns:
         A data frame that plots itself, one row a check: the loss and its parts on the training batches since the last check, and loss,
-        Acc_r and Acc_f (shares in [0, 1]) on the validation images. ``attrs``: ``recipe``, ``stopped`` (why it ended), ``best_step``.
+        Acc_r and Acc_f (shares in [0, 1]), and p_r and p_f (the mean probability of the true class, likewise) on the validation images.
+        ``attrs``: ``recipe``, ``stopped`` (why it ended), ``best_step``, ``seconds``.
 
     Raises:
         ValueError: An unknown recipe, a label outside 0..K-1, no images.
@@ -118,7 +129,7 @@ def untrain(
     """
     if not isinstance(wf, WFNet):
         raise TypeError(f"untrain fills the rows of a WFNet, not of a {type(wf).__name__}: wrap the network with wfnb.WFNet first.")
-    recipe = named_recipe(recipe, wf.attention)
+    recipe, started = named_recipe(recipe, wf.attention), time.monotonic()
     device = next(wf.parameters()).device
     for name, data in (("train", train), ("val", val)):
         _check_labels(name, data, wf.num_classes)
@@ -151,7 +162,7 @@ def untrain(
         )  # fmt: skip
         if not math.isfinite(seen["val_loss"]):
             raise FloatingPointError(f"the loss of the validation images is {seen['val_loss']}")
-        score = -seen["val_loss"] if recipe.stop_on == "loss" else 0.5 * (seen["val_acc_r"] + 1 - seen["val_acc_f"])
+        score = _score(recipe, seen)
         if score > best_score:
             best, best_score, stale = (step, [table.detach().clone() for table in tables]), score, 0
         else:
@@ -163,7 +174,7 @@ def untrain(
             for table, kept in zip(tables, best[1], strict=True):
                 table.copy_(kept)
         history = History(rows, columns=None if rows else ["step"]).set_index("step")
-        history.attrs.update(recipe=recipe.name, stopped=why, best_step=best[0])
+        history.attrs.update(recipe=recipe.name, stopped=why, best_step=best[0], seconds=time.monotonic() - started)
         return history
 
     data = _endless(train, recipe.batch_size, device, generator)
