@@ -77,7 +77,7 @@ class WeightFilter(nn.Module):
         if forget is None:
             return self.base(x)
         if not isinstance(forget, Tensor) and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad):
-            return self._apply(x, *self.masked())  # one row: scaling a weight once is cheaper than scaling every output
+            return self._masked_forward(x, *self.masked())  # one row: scaling a weight once is cheaper than scaling every output
         out = self.base(x)
         gate = self.gate()
         if self.alpha_bias is None:
@@ -110,7 +110,7 @@ class WFConv2d(WeightFilter):
     def _spread(self, gate: Tensor, out: Tensor) -> Tensor:
         return gate[..., None, None]  # (C, 1, 1) or (B, C, 1, 1), against (B, C, H, W)
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _masked_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self.base._conv_forward(x, weight, bias)
 
 
@@ -122,7 +122,7 @@ class WFLinear(WeightFilter):
     def _spread(self, gate: Tensor, out: Tensor) -> Tensor:
         return gate if gate.ndim == 1 else gate.view(len(gate), *[1] * (out.ndim - 2), -1)  # (B, 1, F), against (B, N, F)
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _masked_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
 
 
