@@ -28,6 +28,7 @@ class Step:
         modules: The library modules that change its numbers: where one changes, the cell is run again.
         per_recipe: Whether there is one cell a recipe.
         per_preset: Whether one cell serves the whole preset, and reads all others.
+        in_graph: Whether the graph of a preset makes it; what is opened by hand is left out, and reads what it needs when it is run.
     """
 
     notebook: str
@@ -35,14 +36,18 @@ class Step:
     modules: tuple[str, ...] = ()
     per_recipe: bool = False
     per_preset: bool = False
+    in_graph: bool = True
 
 
 _TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/zrf", "recipes", "training", "zoo")
 _UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
+_EXPLORE = (*_UNTRAIN, "lookups", "metrics/scores")
 
 STEPS = {
     "train": Step("00_train", modules=_TRAIN),
     "untrain": Step("01_untrain", needs=("train",), modules=_UNTRAIN, per_recipe=True),
+    "explorer": Step("07_explorer", needs=("train", "untrain"), modules=_EXPLORE, in_graph=False),
+    "lesson": Step("09_lesson", modules=_UNTRAIN, per_preset=True, in_graph=False),
     "tables": Step("06_tables", modules=("figures", "tables"), per_preset=True),
 }
 
@@ -141,9 +146,10 @@ class Cell:
 
     def needed(self) -> list["Cell"]:
         """The cells whose results this one reads."""
-        if STEPS[self.step].per_preset:
+        if STEPS[self.step].per_preset and STEPS[self.step].in_graph:
             return [cell for cell in graph(self.preset) if cell != self]
-        return [replace(self, step=step, recipe="", settings={}) for step in STEPS[self.step].needs]
+        recipe = {step: self.recipe if STEPS[step].per_recipe else "" for step in STEPS[self.step].needs}
+        return [replace(self, step=step, recipe=recipe[step], settings={}) for step in STEPS[self.step].needs]
 
     def parameters(self) -> dict[str, object]:
         """The notebook's parameters."""
@@ -176,10 +182,12 @@ def graph(preset: str, settings: dict[str, dict[str, object]] | None = None) -> 
     for dataset, networks in plan.networks.items():
         for arch in networks:
             for name, step in STEPS.items():
+                if not step.in_graph:
+                    continue
                 changes = settings.get(name, {}) | settings.get(f"{name}/{arch}", {})
                 one = Cell(name, preset, dataset, arch, settings=changes)
                 if step.per_recipe:
                     cells += [replace(one, recipe=recipe, seed=seed) for recipe, seeds in plan.recipes.items() for seed in seeds]
                 elif not step.per_preset:
                     cells += [replace(one, seed=seed) for seed in plan.seeds]
-    return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset]
+    return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset and step.in_graph]

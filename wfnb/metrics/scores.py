@@ -49,13 +49,21 @@ def original_scores(logits: Tensor, random_logits: Tensor, labels: Tensor, num_c
 def unlearning_scores(wf: WFNet, random_model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, object]:
     """The row *WF-Net*: each row of ``wf`` applied to all images in turn."""
     random_logits = predict(random_model, images)
-    counts, per_class = [], []
-    for c in range(wf.num_classes):
-        with wf.forgetting(c):
-            logits = predict(wf, images)
-        counts.append(class_counts(labels, logits.argmax(1), wf.num_classes))
-        per_class.append(zrf(logits[labels == c], random_logits[labels == c]))
-    return scores(torch.stack(counts), per_class)
+    counts, per_class = zip(*(row_counts(wf, c, random_logits, images, labels) for c in range(wf.num_classes)), strict=True)
+    return scores(torch.stack(counts), list(per_class))
+
+
+def row_counts(wf: WFNet, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+    """What one choice of classes does to all images: the confusion matrix (K, K), and the ZRF of the images of those classes.
+
+    Args:
+        random_logits: (N, K), of a freshly initialised network; ``None`` where there is none, and the ZRF is NaN then.
+    """
+    with wf.forgetting(forget):
+        logits = predict(wf, images)
+    own = torch.isin(labels, torch.tensor(sorted(forget) if isinstance(forget, set) else [forget], device=labels.device))
+    score = float("nan") if random_logits is None else zrf(logits[own], random_logits[own])
+    return class_counts(labels, logits.argmax(1), wf.num_classes), score
 
 
 def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
