@@ -1,5 +1,6 @@
 """The explorer as a web page: Voila serves the cells of ``07_explorer`` that make up the page, one kernel a visitor."""
 
+import re
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from wfnb.runs import found
 __all__ = ["free_port", "serve"]
 
 NOTEBOOK = "07_explorer.ipynb"
+OUTSIDE = re.compile(r'<link rel="stylesheet" href="https://[^>]*>')
 
 
 def free_port(ip: str, first: int, tries: int = 50) -> int:
@@ -32,7 +34,10 @@ def free_port(ip: str, first: int, tries: int = 50) -> int:
 
 
 def page_only(handler, notebook, cwd):
-    """Leave the cells that make up the page: the parameters and those tagged ``page``."""
+    """Leave the cells that make up the page, the parameters and those tagged ``page``, and no address outside of this server."""
+    write = handler.write
+    # Voila's template asks a content network for icons that this page does not use
+    handler.write = lambda chunk: write(OUTSIDE.sub("", chunk) if isinstance(chunk, str) else chunk)
     notebook.cells = [c for c in notebook.cells if {"parameters", "page"} & set(c.metadata.get("tags", []))]
     return notebook
 

@@ -115,7 +115,7 @@ class Explorer(_Part):
         self.look.bar = self._progress
         self._own = None
         names, wide = data.class_names, {"width": "100%"}
-        style = {"description_width": "190px"}
+        style = {"description_width": "210px"}
         self.forget = w.SelectionSlider(
             options=[("none", -1), *((name, c) for c, name in enumerate(names))], description="Forget the class", layout=wide, style=style
         )  # fmt: skip
@@ -131,7 +131,6 @@ class Explorer(_Part):
         self.upload.tooltip = "Choose an image file of your own"
         self._stops, self._numbers, self._grid, self._bars, self._curve = (w.HTML() for _ in range(5))
         self._matrix, self._difference, self._gates, self._filters, self._uploaded = (w.HTML() for _ in range(5))
-        self._stops.layout.margin = "0 var(--wfnb-readout) 0 var(--wfnb-label)"
         for name, widget in {"wfnb-stops": self._stops, "wfnb-numbers": self._numbers, "wfnb-upload-note": self._uploaded}.items():
             widget.add_class(name)
         scope = f"wfnb-{uuid.uuid4().hex[:8]}"
@@ -193,7 +192,7 @@ class Explorer(_Part):
     def _received(self, change: dict) -> None:
         if not self.upload.value:
             return
-        content = bytes(self.upload.value[0].content)
+        content = bytes(self.upload.value[0]["content"])
         self._own, self._uploaded.value = None, ""
         try:
             image, notes = read_image(content, self.look.data)
@@ -360,4 +359,9 @@ class Page(_Part):
                 work()
             after()
 
-        threading.Thread(target=run, daemon=True).start()
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until what runs in the background has ended."""
+        self._thread.join()

@@ -66,7 +66,7 @@ def numbers(look: Lookups, choice: Choice, at: int) -> str:
         ("acc_r_pct", "Acc_r", others, choice.acc_r_pct, original.acc_r_pct, "{:.2f} %"),
         ("acc_f_pct", "Acc_f", "accuracy on the forgotten", choice.acc_f_pct, original.acc_f_pct, "{:.2f} %"),
         ("zrf", "ZRF", "randomness of answers, 0.31 to 1", choice.zrf, original.zrf, "{:.3f}"),
-        ("p_true", "True class", "mean probability, shown images", probability, probability_before, "{:.3f}"),
+        ("p_true", "True class", "its mean probability below", probability, probability_before, "{:.3f}"),
     ]
     shown = []
     for key, title, about, value, was, form in tiles:
@@ -109,7 +109,8 @@ def grid(look: Lookups, choice: Choice, at: int) -> str:
     columns = min(len(set(labels)), COLUMNS)
     about = f"{sum(changed)} of {len(changed)} predictions changed"
     if choice.classes:
-        about += f"; of the {sum(own)} images of {escape(names_of(choice.classes, names))}, {sum(c and o for c, o in zip(changed, own, strict=True))}"
+        gone = sum(c and o for c, o in zip(changed, own, strict=True))
+        about += f", among them {gone} of the {sum(own)} images of {escape(names_of(choice.classes, names))}"
     return (
         f"<h2>Test images: prediction before → after</h2><p class=note>{about}. Changed ones carry ≠ and a dashed rim.</p>"
         f'<ul class="grid" style="grid-template-columns:repeat({columns},auto)">{"".join(items)}</ul>'
