@@ -131,7 +131,12 @@ class Explorer(_Part):
         self.upload.tooltip = "Choose an image file of your own"
         self._stops, self._numbers, self._grid, self._bars, self._curve = (w.HTML() for _ in range(5))
         self._matrix, self._difference, self._gates, self._filters, self._uploaded = (w.HTML() for _ in range(5))
-        for name, widget in {"wfnb-stops": self._stops, "wfnb-numbers": self._numbers, "wfnb-upload-note": self._uploaded}.items():
+        for name, widget in {
+            "wfnb-stops": self._stops,
+            "wfnb-numbers": self._numbers,
+            "wfnb-grid": self._grid,
+            "wfnb-upload-note": self._uploaded,
+        }.items():
             widget.add_class(name)
         scope = f"wfnb-{uuid.uuid4().hex[:8]}"
         self.work.add_class(scope)
