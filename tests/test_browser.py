@@ -280,3 +280,4 @@ def test_without_a_run_the_page_offers_to_make_one(page, tmp_path, shots):
         page.screenshot(path=shots / "voila-no-run.png")
         page.get_by_role("button", name=re.compile("Make the digits run")).click()
         page.wait_for_selector(".wfnb-numbers .tiles", timeout=5 * PATIENCE)
+        page.goto("about:blank")  # leave before the server ends

@@ -86,6 +86,14 @@ class WidgetBar:
         self.text, self.bar = w.HTML(), w.IntProgress(layout={"width": "100%"})
         self.widget = w.VBox([self.text, self.bar], layout={"display": "none"})
 
+    def say(self, text: str) -> None:
+        """Show a text while it is not known yet how much there is to do."""
+        self.text.value, self.bar.value, self.widget.layout.display = f'<span role="status">{escape(text)}</span>', 0, ""
+
+    def hide(self) -> None:
+        """Take the bar out of the page."""
+        self.widget.layout.display = "none"
+
     def __call__(self, items: Sequence, title: str) -> Iterator:
         self.bar.max, self.bar.value, self.widget.layout.display = len(items), 0, ""
         try:
@@ -94,7 +102,7 @@ class WidgetBar:
                 yield item
                 self.bar.value = done + 1
         finally:
-            self.widget.layout.display = "none"
+            self.hide()
 
 
 class Explorer(_Part):
@@ -146,7 +154,7 @@ class Explorer(_Part):
         self.work.children = [
             w.HTML(views.sprite(self.look, scope), layout={"display": "none"}),
             self.forget, self._stops, self._progress.widget, self._numbers, self.share,
-            _row((self._grid, 660), (self._bars, 380)),
+            _row((self._grid, 756 if max(map(len, names)) > 4 else 660), (self._bars, 380)),
             _row((self._curve, 440), (w.VBox([w.HTML("<h2>Several classes at once</h2>"), self.several, hint]), 360), (own, 320)),
             _row((self._matrix, 420), (self._difference, 420)),
             _row((w.VBox([self.layer, self._gates]), 460), (self._filters, 380)),
@@ -350,13 +358,14 @@ class Page(_Part):
         self._asked = cell
 
         def show() -> None:
+            self._bar.say("Opening the run")
             finished(cell)
             look = open_lookups(cell, self._device, self._bar)
             if self._asked == cell:  # nobody has chosen another one meanwhile
                 self.explorer = Explorer(look.wf, look.data, lookups=look)
                 self._holder.children = (self.explorer,)
 
-        self._in_background(show)
+        self._in_background(show, self._bar.hide)
 
     def _in_background(self, work: Callable[[], None], after: Callable[[], None] = lambda: None) -> None:
         def run() -> None:

@@ -46,7 +46,12 @@ def stops(class_names: Sequence[str], classes: Sequence[int]) -> str:
         return ""
     on = set(classes) or {-1}
     items = [f"<li{' class=on' if c in on else ''}>{escape(name)}</li>" for c, name in enumerate(["none", *class_names], start=-1)]
-    return f'<ul class="stops" aria-hidden="true">{"".join(items)}</ul>'
+    return f'<ul class="stops{_long(class_names)}" aria-hidden="true">{"".join(items)}</ul>'
+
+
+def _long(class_names: Sequence[str]) -> str:
+    """The style class for names that need more room than a digit."""
+    return " long" if max(map(len, class_names)) > 4 else ""
 
 
 def true_class_probability(look: Lookups, choice: Choice) -> Tensor:
@@ -113,7 +118,7 @@ def grid(look: Lookups, choice: Choice, at: int) -> str:
         about += f", among them {gone} of the {sum(own)} images of {escape(names_of(choice.classes, names))}"
     return (
         f"<h2>Test images: prediction before → after</h2><p class=note>{about}. Changed ones carry ≠ and a dashed rim.</p>"
-        f'<ul class="grid" style="grid-template-columns:repeat({columns},auto)">{"".join(items)}</ul>'
+        f'<ul class="grid{_long(names)}" style="grid-template-columns:repeat({columns},auto)">{"".join(items)}</ul>'
     )
 
 
@@ -175,7 +180,7 @@ def _matrix(
             for p, v in zip(place[y], values[y], strict=True)
         )
         rows.append(f"<tr>{head.format('row')}{cells}</tr>")
-    return f'<table class="matrix" aria-label="{title}"><thead><tr><td></td>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    return f'<table class="matrix{_long(class_names)}" aria-label="{title}"><thead><tr><td></td>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def confusions(look: Lookups, choice: Choice) -> tuple[str, str]:
