@@ -295,7 +295,7 @@ class Page(_Part):
         self._device, self._bar = device, WidgetBar()
         self.dataset = w.Dropdown(description="Data set", layout={"width": "260px"})
         self.network = w.Dropdown(description="Network", layout={"width": "460px"})
-        self._make = w.Button(description="Make the digits run (about a minute)", layout={"width": "auto"})
+        self._make = w.Button(description="Make the digits run (about a minute)", layout={"width": "auto", "align_self": "flex-start"})
         self._make.on_click(self._make_clicked)
         self._choosers = w.Box([self.dataset, self.network], layout={"flex_flow": "row wrap"})
         none = "<p><b>No finished run was found.</b> The explorer shows networks that were trained and untrained here.</p>"

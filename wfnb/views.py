@@ -118,7 +118,7 @@ def grid(look: Lookups, choice: Choice, at: int) -> str:
         about += f", among them {gone} of the {sum(own)} images of {escape(names_of(choice.classes, names))}"
     return (
         f"<h2>Test images: prediction before → after</h2><p class=note>{about}. Changed ones carry ≠ and a dashed rim.</p>"
-        f'<ul class="grid{_long(names)}" style="grid-template-columns:repeat({columns},auto)">{"".join(items)}</ul>'
+        f'<ul class="grid{_long(names)}" style="grid-template-columns:repeat({columns},minmax({SIDE + 4}px,{74 if _long(names) else 62}px))">{"".join(items)}</ul>'
     )
 
 
