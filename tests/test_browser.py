@@ -133,6 +133,7 @@ def opened_in_lab(page, address: str):
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=PATIENCE)
     cells = json.loads((notebooks_folder() / "07_explorer.ipynb").read_text())["cells"]
     last = max(i for i, cell in enumerate(cells) if "page" in cell["metadata"].get("tags", []))
+    page.get_by_text(re.compile(r"\| Idle")).wait_for(timeout=PATIENCE)  # the kernel is there
     page.locator(".jp-NotebookPanel .jp-Cell").first.click()
     for _ in range(last + 1):  # not all cells: JupyterLab would scroll to the last one, and take the page out of sight
         page.keyboard.press("Shift+Enter")

@@ -111,14 +111,14 @@ def grid(look: Lookups, choice: Choice, at: int) -> str:
         text = f"<span>{was}</span><span>→ {now}</span>" if changed[i] else f"<span>{was}</span>"
         kind = " class=changed" if changed[i] else ""
         items.append(f'<li{kind} title="{said}"><i class="px" role="img" aria-label="{said}" style="{place}"></i>{text}</li>')
-    columns = min(len(set(labels)), COLUMNS)
+    columns, wide = min(len(set(labels)), COLUMNS), 74 if _long(names) else 62
     about = f"{sum(changed)} of {len(changed)} predictions changed"
     if choice.classes:
         gone = sum(c and o for c, o in zip(changed, own, strict=True))
         about += f", among them {gone} of the {sum(own)} images of {escape(names_of(choice.classes, names))}"
     return (
         f"<h2>Test images: prediction before → after</h2><p class=note>{about}. Changed ones carry ≠ and a dashed rim.</p>"
-        f'<ul class="grid{_long(names)}" style="grid-template-columns:repeat({columns},minmax({SIDE + 4}px,{74 if _long(names) else 62}px))">{"".join(items)}</ul>'
+        f'<ul class="grid{_long(names)}" style="grid-template-columns:repeat({columns},minmax({SIDE + 4}px,{wide}px))">{"".join(items)}</ul>'
     )
 
 
