@@ -9,7 +9,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: reproduce test test-slow lint smoke lab environment clean
+.PHONY: help reproduce test test-slow test-browser lint smoke app lab environment clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,7 +21,7 @@ environment: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[notebooks,graph,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks,graph,app,test]'
 	@touch $(READY)
 
 reproduce: $(READY)
@@ -31,7 +31,7 @@ test: $(READY) lint
 	@$(BIN)/python -m pytest
 
 test-slow: $(READY)
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow --ignore tests/test_browser.py
 
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -39,6 +39,15 @@ lint: $(READY)
 # every notebook by plain papermill, with the smallest preset, into a folder of its own
 smoke: $(READY)
 	@$(BIN)/python -m wfnb.smoke
+
+# the slider as a web page: prints its address
+app: $(READY)
+	@$(BIN)/wfnb app
+
+# the pages in a real Chromium (needs one at /usr/bin/chromium)
+test-browser: $(READY)
+	@$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	@$(BIN)/python -m pytest -m slow tests/test_browser.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 # name: module; loaded when first used, so that `import wfnb` costs no more than it must
 _PUBLIC = {
+    "Explorer": "explorer",
     "History": "history",
     "Recipe": "recipes",
     "RECIPES": "recipes",

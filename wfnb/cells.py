@@ -33,6 +33,7 @@ class Step:
         once: Whether one cell a network is enough: the recipe ``wfnb``, and the first seed that it is run with.
         per_preset: Whether one cell serves the whole preset.
         single_class: Whether it works on one network a forgotten class: on the preset's ``baseline_seeds``, and where originals are trained.
+        in_graph: Whether the graph of a preset makes it; what is opened by hand is left out, and reads what it needs when it is run.
     """
 
     notebook: str
@@ -45,13 +46,14 @@ class Step:
     once: bool = False
     per_preset: bool = False
     single_class: bool = False
+    in_graph: bool = True
 
 
 _TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/scores", "metrics/zrf", "recipes", "training", "zoo")
 _UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
 _WFNET = ("checks", "data", "layers", "metrics/accuracy", "net", "zoo")
-
 _BASELINES = (*_UNTRAIN, "baselines")
+_EXPLORE = (*_UNTRAIN, "lookups")
 
 STEPS = {
     "train": Step("00_train", modules=_TRAIN, settable=True),
@@ -79,6 +81,8 @@ STEPS = {
     "tables": Step(
         "06_tables", needs=("train", "untrain", "baselines", "relearn", "insertion"), modules=("figures", "tables"), per_preset=True
     ),
+    "explorer": Step("07_explorer", ("train", "untrain"), _EXPLORE, in_graph=False),
+    "lesson": Step("09_lesson", modules=_UNTRAIN, per_preset=True, in_graph=False),
 }
 
 
@@ -220,6 +224,8 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
     for dataset, networks in plan.networks.items():
         for arch in networks:
             for name, step in STEPS.items():
+                if not step.in_graph:
+                    continue
                 own = changes.get(name, {}) | changes.get(f"{name}/{arch}", {})
                 one = Cell(name, preset, dataset, arch, settings=own)
                 if step.once:
@@ -230,7 +236,7 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
                     cells += [replace(one, seed=seed) for seed in plan.baseline_seeds if not networks[arch].pretrained]
                 elif not step.per_preset:
                     cells += [replace(one, seed=seed) for seed in plan.seeds]
-    return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset]
+    return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset and step.in_graph]
 
 
 def _parse_settings(text: str) -> dict[str, dict[str, object]]:

@@ -1,4 +1,5 @@
-"""The command line: ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb status`` says what is finished."""
+"""The command line: ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb app`` serves the
+explorer, ``wfnb status`` says what is finished."""
 
 import argparse
 import os
@@ -34,11 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="STEP[/ARCH].SETTING=VALUE", help="such as untrain/resnet18.lambda1=1.0; repeat"
     )
     reproduce.add_argument("snakemake", nargs="*", help="after --: further arguments to snakemake")
+    app = commands.add_parser("app", help="serve the explorer as a web page; makes the digits run where no run is finished")
+    app.add_argument("--port", type=int, default=8866, help="the first one to try (default: 8866)")
+    app.add_argument("--ip", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)")
     status = commands.add_parser("status", help="list the cells of a preset and whether each is up to date")
     status.add_argument("--preset", default="quick")
     options = parser.parse_args(arguments)
     try:
-        return {"run": _run, "reproduce": _reproduce, "status": _status}[options.command](options)
+        return {"run": _run, "reproduce": _reproduce, "app": _app, "status": _status}[options.command](options)
     except (ValueError, TypeError, IndexError, FileNotFoundError) as error:
         print(f"wfnb: {error}", file=sys.stderr)
         return 2
@@ -145,6 +149,13 @@ class _PeakMemory:
                 except psutil.Error:
                     pass
             self.peak = max(self.peak, total)
+
+
+def _app(options: argparse.Namespace) -> int:
+    from wfnb.app import serve
+
+    serve(options.ip, options.port)
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ import pandas as pd
 
 __all__ = [
     "accuracy_bars",
+    "change_bars",
+    "confusion_difference",
     "confusion_matrix",
     "excitation_grid",
     "filter_graph",
@@ -54,6 +56,39 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax=None):
     names = list(class_names) if k <= 20 else False
     sns.heatmap(share, ax=ax, cmap="cividis", vmin=0, vmax=100, annot=k <= 20, fmt=".0f", annot_kws={"fontsize": 7},
                 xticklabels=names, yticklabels=names, cbar_kws={"label": "% of the true class"})  # fmt: skip
+    ax.set(xlabel="taken for", ylabel="true class")
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def change_bars(before: Sequence[float], after: Sequence[float], class_names: Sequence[str], ax=None):
+    """The accuracy of each class in percent (K,), before and after something was forgotten."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
+    colours, at = sns.color_palette("colorblind"), np.arange(len(class_names))
+    for side, label, values, colour, hatch in ((-0.2, "before", before, 0, ""), (0.2, "after", after, 3, "//")):
+        ax.bar(at + side, np.asarray(values), 0.38, label=label, color=colours[colour], hatch=hatch, edgecolor="white")
+    ax.set_xticks(at, class_names, rotation=45 if max(map(len, class_names)) > 3 else 0)
+    ax.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 105))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, frameon=False, fontsize=8)
+    return ax
+
+
+def confusion_difference(before: np.ndarray, after: np.ndarray, class_names: Sequence[str], ax=None):
+    """What changed from one confusion matrix (K, K) to another, in percentage points of each true class."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    k = len(class_names)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(1.6 + 0.5 * min(k, 20), 1.2 + 0.42 * min(k, 20)), layout="constrained")
+    points = sum(sign * 100 * m / np.maximum(m.sum(1, keepdims=True), 1) for sign, m in ((1, after), (-1, before)))
+    names = list(class_names) if k <= 20 else False
+    sns.heatmap(points, ax=ax, cmap="vlag", vmin=-100, vmax=100, annot=k <= 20, fmt="+.0f", annot_kws={"fontsize": 7},
+                xticklabels=names, yticklabels=names, cbar_kws={"label": "points, after - before"})  # fmt: skip
     ax.set(xlabel="taken for", ylabel="true class")
     ax.tick_params(axis="y", rotation=0)
     return ax

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "is_live"]
 
 
 class Progress:
@@ -22,7 +22,7 @@ class Progress:
         self.items, self.title, self.show = items, title, show
         self.total = total if total is not None else len(items)
         self.figures: dict[str, str] = {}
-        self._live = show and _live()
+        self._live = show and is_live()
 
     def note(self, **figures: str) -> None:
         """Show these figures beside the bar from now on."""
@@ -51,6 +51,10 @@ class Progress:
                 print(f"{self.title}: {done}/{self.total}{figures}  {seconds:.0f} s, {left:.0f} s left", flush=True)
 
 
-def _live() -> bool:
+def is_live() -> bool:
+    """Whether somebody watches: in JupyterLab, VS Code, a page that Voila serves, or a terminal."""
     # a Jupyter server names its session to the kernels it starts; papermill does not, and nobody watches there
-    return "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ or ("ipykernel" not in sys.modules and sys.stderr.isatty())
+    served = os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
+    return (
+        served or "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ or ("ipykernel" not in sys.modules and sys.stderr.isatty())
+    )

@@ -27,7 +27,7 @@ from wfnb.checks import as_device
 from wfnb.notebooks import check_parameters, injected_parameters, run_cell
 from wfnb.paths import project_root, runs_folder
 
-__all__ = ["SCHEMA", "Finished", "MissingRunError", "Run", "finished", "is_current", "start"]
+__all__ = ["SCHEMA", "Finished", "MissingRunError", "Run", "finished", "found", "is_current", "start"]
 
 SCHEMA = 1
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors")
@@ -81,6 +81,18 @@ def finished(cell: Cell) -> Finished:
                 f"{name} of run {cell.path} {'does not match its run.json' if file.is_file() else 'is missing'}: {remedy}"
             )
     return Finished(cell, record)
+
+
+def found(step: str) -> list[Cell]:
+    """The cells of a step that have a ``run.json`` under the runs folder, by path; ``finished`` checks one of them."""
+    cells = []
+    for path in sorted(runs_folder().rglob("run.json")):
+        with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record.get("schema") == SCHEMA and record.get("step") == step:
+                cell = Cell.of(step, record["parameters"])
+                cells += [cell] if cell.folder == path.parent else []
+    return cells
 
 
 def is_current(cell: Cell) -> bool:

@@ -82,11 +82,31 @@ def forgetting_scores(
     random_logits = predict(random_model, images)
     classes, counts, per_class = [], [], []
     for c, network in networks:
-        logits = predict(network, images)
+        confusion, score = network_counts(network, c, random_logits, images, labels)
         classes.append(c)
-        counts.append(class_counts(labels, logits.argmax(1), logits.shape[1]))
-        per_class.append(zrf(logits[labels == c], random_logits[labels == c]))
+        counts.append(confusion)
+        per_class.append(score)
     return scores(torch.stack(counts), per_class, classes)
+
+
+def network_counts(
+    network: nn.Module, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor
+) -> tuple[Tensor, float]:
+    """What a network that is to have forgotten some classes makes of all images: the confusion matrix (K, K), and the ZRF of those classes.
+
+    Args:
+        random_logits: (N, K), of a freshly initialised network; ``None`` where there is none, and the ZRF is NaN then.
+    """
+    logits = predict(network, images)
+    own = torch.isin(labels, torch.tensor(sorted(forget) if isinstance(forget, set) else [forget], device=labels.device))
+    score = float("nan") if random_logits is None else zrf(logits[own], random_logits[own])
+    return class_counts(labels, logits.argmax(1), logits.shape[1]), score
+
+
+def row_counts(wf: WFNet, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+    """``network_counts`` of ``wf`` with these classes chosen."""
+    with wf.forgetting(forget):
+        return network_counts(wf, forget, random_logits, images, labels)
 
 
 def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:

@@ -1,0 +1,258 @@
+"""What the explorer shows is what the runs say: numbers, look-ups, uploads, and messages in the page."""
+
+import io
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import wfnb
+from wfnb import explorer, lookups, metrics, runs, views
+from wfnb.cells import Cell
+from wfnb.uploads import LARGEST_MB, read_image
+
+CELL = Cell("untrain", "smoke", "digits", "resnet18", recipe="wfnb")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of rows that do something, written as the notebooks write theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WFNB_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("JPY_SESSION_NAME", "watched")
+        torch.manual_seed(0)
+        train = runs.Run(Cell("train", "smoke", "digits", "resnet18"), torch.device("cpu"))
+        model = train.new_model()
+        wfnb.train(model, train.data.train, recipe=train.training().changed({"epochs": 12}), progress=False)
+        images, labels = train.data.test.all()
+        logits = (metrics.predict(m, images) for m in (model, train.random_model()))
+        train.finish(metrics.original_scores(*logits, labels, 10), {"model.safetensors": model.state_dict()})
+        untrain = runs.Run(CELL, torch.device("cpu"))
+        wf = wfnb.WFNet(untrain.original(), 10)
+        with torch.no_grad():
+            for table in wf.alphas().values():
+                table.copy_(torch.randn_like(table) * 2 + 1.5)
+        result = metrics.unlearning_scores(wf, untrain.random_model(), images, labels)
+        untrain.finish(result, {"alpha.safetensors": wf})
+        yield untrain
+
+
+@pytest.fixture(scope="module")
+def look(run):
+    return explorer.open_lookups(run.cell)
+
+
+def moved(widget, *, forget=None, several=None, share=None):
+    if share is not None:
+        widget.share.value = share
+    if forget is not None:
+        widget.forget.value = forget
+    if several is not None:
+        widget.several.value = several
+    return widget
+
+
+def shown(html: str, metric: str) -> float:
+    return float(html.split(f'data-metric="{metric}" data-value="')[1].split('"')[0])
+
+
+def test_the_numbers_of_a_class_are_those_of_metrics_json(run, look):
+    saved = json.loads((run.cell.folder / "metrics.json").read_text())
+    page = explorer.Explorer(look.wf, look.data, lookups=look)
+    for c in range(10):
+        html = moved(page, forget=c)._numbers.value
+        assert shown(html, "acc_r_pct") == saved["acc_r_per_class_pct"][c]
+        assert shown(html, "acc_f_pct") == saved["acc_f_per_class_pct"][c]
+        assert shown(html, "zrf") == pytest.approx(saved["zrf_per_class"][c], abs=1e-6)
+    train = json.loads((run.needs("train").cell.folder / "metrics.json").read_text())
+    assert shown(moved(page, forget=-1)._numbers.value, "acc_r_pct") == pytest.approx(train["test_accuracy_pct"], abs=1e-4)
+
+
+def test_look_ups_equal_direct_computation(look):
+    with torch.no_grad():
+        for c in range(10):
+            direct = look.wf(look.images, forget=c)
+            torch.testing.assert_close(look.choice({c}).logits[0], direct, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(look.choice({c}).logits[-1], look.wf(look.images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [(4,), (2, 7)])
+def test_a_share_opens_the_lowest_gates_of_each_layer(look, classes):
+    at = 3
+    network = look.wf.original()
+    with torch.no_grad():
+        for name, layer in look.wf.filters.items():
+            gates = [min(float(torch.sigmoid(layer.alpha[c, k])) for c in classes) for k in range(layer.alpha.shape[1])]
+            order = sorted(range(len(gates)), key=lambda k: gates[k])
+            for k in order[: round(lookups.SHARES[at] * len(gates))]:
+                gates[k] = 1.0
+            plain = network.get_submodule(name)
+            for k, gate in enumerate(gates):
+                plain.weight[k] *= gate
+        direct = network(look.images)
+    torch.testing.assert_close(look.choice(classes).logits[at], direct, atol=1e-4, rtol=1e-4)
+
+
+def test_several_classes_take_the_same_path_as_one(look):
+    images, labels = look.data.test.all()
+    with torch.no_grad():
+        right = look.wf(images, forget={3, 5}).argmax(1) == labels
+    own = (labels == 3) | (labels == 5)
+    choice = look.choice({5, 3})
+    assert choice.acc_r_pct == pytest.approx(100 * float(right[~own].double().mean()))
+    assert choice.acc_f_pct == pytest.approx(100 * float(right[own].double().mean()))
+    assert look.choice([3, 5]) is choice
+
+
+def test_opening_gates_is_undone_also_after_an_error(look):
+    before = {name: table.clone() for name, table in look.wf.alphas().items()}
+
+    def fails():
+        with lookups.reopened(look.wf, 0.5):
+            assert any(table.isinf().any() for table in look.wf.alphas().values())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert all(torch.equal(table, before[name]) for name, table in look.wf.alphas().items())
+
+
+def test_the_images_that_excite_a_filter(look):
+    images = look.images[:12]
+    found = lookups.exciting_images(look.wf, images, count=3, batch_size=5)
+    name, layer = next(iter(look.wf.filters.items()))
+    assert set(found) == set(look.wf.filters)
+    with torch.no_grad():
+        out = layer.base(images)
+    for channel in range(out.shape[1]):
+        means = [float(out[i, channel].clamp(min=0).mean()) for i in range(len(images))]
+        assert found[name][channel].tolist() == sorted(range(len(images)), key=lambda i: -means[i])[:3]
+
+
+def test_tables_are_kept_beside_the_run_and_only_for_its_alpha_file(run, look, monkeypatch):
+    file = run.cell.folder / "lookups.safetensors"
+    assert file.is_file()
+    computed = []
+    monkeypatch.setattr(lookups, "logits_by_share", lambda *a, f=lookups.logits_by_share: computed.append(1) or f(*a))
+    again = explorer.open_lookups(run.cell)
+    assert not computed
+    assert torch.equal(again.choice({3}).logits, look.choice({3}).logits)
+    lookups.Lookups(look.wf, look.data, path=file, alpha_sha256="another")
+    assert len(computed) == 1
+    file.write_bytes(b"torn")
+    explorer.open_lookups(run.cell)
+    assert len(computed) == 2
+
+
+def image_file(image: Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+GREY = np.zeros((40, 60), dtype=np.uint8)
+GREY[5:35, 25:35] = 200
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "note"),
+    [
+        (Image.fromarray(GREY), "PNG", "middle square"),
+        (Image.fromarray(np.stack([GREY, GREY, GREY, 255 - GREY], 2), "RGBA"), "PNG", "transparent"),
+        (Image.fromarray(np.stack([GREY] * 3, 2)).convert("CMYK"), "JPEG", "CMYK"),
+        (Image.fromarray(GREY.astype(np.uint16) * 257), "PNG", "16 bit"),
+        (Image.fromarray(255 - GREY), "BMP", "swapped"),
+    ],
+)
+def test_uploads_of_every_kind_are_read(look, image, kind, note):
+    tensor, notes = read_image(image_file(image, kind), look.data)
+    assert tensor.shape == (1, 1, 16, 16)
+    assert note in "; ".join(notes)
+    assert tensor.isfinite().all()
+
+
+def test_the_same_picture_in_8_and_16_bit_is_the_same_input(look):
+    tensors = [read_image(image_file(Image.fromarray(a)), look.data)[0] for a in (GREY, GREY.astype(np.uint16) * 257)]
+    torch.testing.assert_close(*tensors, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"not an image", "not a whole image"),
+        (image_file(Image.fromarray(GREY))[:80], "not a whole image"),
+        (image_file(Image.new("L", (1, 1))), "1 x 1 pixels"),
+        (image_file(Image.new("1", (9000, 9000))), "9000 x 9000 pixels"),
+        (bytes(100_000_000), f"100 MB: at most {LARGEST_MB} MB"),
+    ],
+)
+def test_a_bad_upload_is_one_sentence(look, content, said):
+    with pytest.raises(ValueError, match=said):
+        read_image(content, look.data)
+
+
+def test_an_upload_is_shown_and_a_bad_one_leaves_the_page_alive(look):
+    page = explorer.Explorer(look.wf, look.data, lookups=look)
+    for content, said in ((image_file(Image.fromarray(GREY)), "before:"), (b"?", "not a whole image")):
+        page.upload.value = (
+            {"name": "x", "type": "", "size": len(content), "content": memoryview(content), "last_modified": datetime.now(UTC)},
+        )
+        assert said in page._uploaded.value
+    assert "forgotten: 4" in moved(page, forget=4)._numbers.value
+
+
+def test_slider_and_list_agree(look):
+    page = explorer.Explorer(look.wf, look.data, lookups=look)
+    assert moved(page, several=(2, 7)).classes == (2, 7)
+    assert page.forget.value == -1
+    assert moved(page, forget=5).classes == (5,)
+    assert page.several.value == ()
+    moved(page, several=(8,))
+    assert (page.forget.value, page.classes) == (8, (8,))
+
+
+def test_an_exception_in_a_callback_appears_in_the_page(look, monkeypatch):
+    page = explorer.Explorer(look.wf, look.data, lookups=look)
+    moved(page, several=tuple(range(10)))
+    assert "leave at least one" in page.alerts.value
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "bars", lambda *a: 1 / 0)
+        moved(page, forget=2)
+    assert "ZeroDivisionError" in page.alerts.value
+    moved(page, forget=3)
+    assert page.alerts.value == ""
+
+
+def test_changed_predictions_are_marked_by_more_than_colour(look):
+    before, after = look.original().logits[0].argmax(1), look.choice({1}).logits[0].argmax(1)
+    html = views.grid(look, look.choice({1}), 0)
+    assert html.count("<li class=changed") == int((before != after).sum()) > 0
+    assert html.count("→") - 1 == html.count(", changed") // 2 == html.count("<li class=changed")
+
+
+def test_without_a_run_the_page_says_so_and_offers_the_button(tmp_path, monkeypatch):
+    monkeypatch.setenv("WFNB_RUNS", str(tmp_path))
+    monkeypatch.setenv("JPY_SESSION_NAME", "watched")
+    page = explorer.Page()
+    assert page._empty.layout.display == ""
+    assert "No finished run" in page._empty.children[0].value
+    assert "digits run" in page._make.description
+    monkeypatch.setattr(explorer, "make_demo", lambda bar: 1 / 0)
+    page._make.click()
+    page.wait()
+    assert "ZeroDivisionError" in page.alerts.value
+    assert not page._make.disabled
+
+
+def test_the_page_offers_the_runs_found(run, look, monkeypatch):
+    monkeypatch.setenv("WFNB_RUNS", str(run.cell.folder.parents[4]))
+    monkeypatch.setenv("JPY_SESSION_NAME", "watched")
+    assert runs.found("untrain") == [run.cell]
+    page = explorer.Page(run.cell)
+    page.wait()
+    assert [label for label, _ in page.dataset.options] == ["Digits"]
+    assert [label for label, _ in page.network.options] == ["ResNet-18, recipe wfnb, seed 0 (smoke)"]
+    assert page.explorer.look.data.name == "digits"

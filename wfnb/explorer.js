@@ -1,0 +1,41 @@
+// What ipywidgets leaves out: names for its slider handles, the spoken value, a live region, and a limit on uploads (a notebook server
+// closes its connection on a message of 10 MB, so a larger file must be refused before it travels). Runs once a page.
+(() => {
+  if (window.wfnbExplorer) return;
+  window.wfnbExplorer = true;
+  const set = (element, name, value) => {
+    if (value && element.getAttribute(name) !== value) element.setAttribute(name, value);
+  };
+  const name = () => {
+    for (const handle of document.querySelectorAll(".wfnb-explorer .noUi-handle")) {
+      const slider = handle.closest(".widget-slider");
+      set(handle, "aria-label", slider.querySelector("label, .widget-label")?.textContent);
+      set(handle, "aria-valuetext", slider.querySelector(".widget-readout")?.textContent);
+    }
+    for (const numbers of document.querySelectorAll(".wfnb-explorer .wfnb-numbers")) set(numbers, "aria-live", "polite");
+    for (const alerts of document.querySelectorAll(".wfnb-explorer .wfnb-alerts")) set(alerts, "role", "alert");
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true, characterData: true });
+  name();
+
+  const open = HTMLInputElement.prototype.click;
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.(".wfnb-explorer .widget-upload");
+    if (!button) return;
+    // the button opens a file field that is not in the page: it is caught here, once, to look at the file first
+    HTMLInputElement.prototype.click = function () {
+      HTMLInputElement.prototype.click = open;
+      const refuse = (change) => {
+        const file = this.files[0];
+        if (!file || file.size <= LARGEST_MB * 1e6) return;
+        change.stopImmediatePropagation();
+        this.value = "";
+        const note = button.closest(".wfnb-explorer").querySelector(".wfnb-upload-note .widget-html-content");
+        note.innerHTML = `<div class="alert" role="alert">The file has ${Math.round(file.size / 1e6)} MB: at most LARGEST_MB MB are taken.</div>`;
+      };
+      this.addEventListener("change", refuse, { capture: true, once: true });
+      open.call(this);
+    };
+    setTimeout(() => { HTMLInputElement.prototype.click = open; });
+  }, true);
+})();
