@@ -18,7 +18,7 @@ from wfnb.recipes import RECIPES, Recipe, named_recipe
 __all__ = ["STEPS", "Cell", "Step", "graph"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """A kind of cell.
 
@@ -56,33 +56,46 @@ _BASELINES = (*_UNTRAIN, "baselines")
 _EXPLORE = (*_UNTRAIN, "lookups")
 
 STEPS = {
-    "train": Step("00_train", modules=_TRAIN, settable=True),
-    "untrain": Step("01_untrain", ("train",), _UNTRAIN, ("probe_images",), settable=True, untrains=True, per_recipe=True),
-    "baselines": Step("02_baselines", ("train", "untrain"), _BASELINES, ("retrained", "probe_images"), single_class=True),
-    "relearn": Step("03_relearn", ("train", "untrain", "baselines"), (*_BASELINES, "metrics/relearn"), ("relearn_cap",), single_class=True),
+    "train": Step(notebook="00_train", modules=_TRAIN, settable=True),
+    "untrain": Step(
+        notebook="01_untrain", needs=("train",), modules=_UNTRAIN, scales=("probe_images",), settable=True, untrains=True, per_recipe=True
+    ),
+    "baselines": Step(
+        notebook="02_baselines", needs=("train", "untrain"), modules=_BASELINES, scales=("retrained", "probe_images"), single_class=True
+    ),
+    "relearn": Step(
+        notebook="03_relearn",
+        needs=("train", "untrain", "baselines"),
+        modules=(*_BASELINES, "metrics/relearn"),
+        scales=("relearn_cap",),
+        single_class=True,
+    ),
     "insertion": Step(
-        "04_insertion_deletion",
-        ("train", "untrain"),
-        (*_WFNET, "metrics/insertion"),
-        ("insertion_steps", "insertion_images"),
+        notebook="04_insertion_deletion",
+        needs=("train", "untrain"),
+        modules=(*_WFNET, "metrics/insertion"),
+        scales=("insertion_steps", "insertion_images"),
         per_recipe=True,
         once=True,
     ),
-    "filters": Step("05_filters", ("train", "untrain"), (*_WFNET, "filters"), per_recipe=True, once=True),
+    "filters": Step(notebook="05_filters", needs=("train", "untrain"), modules=(*_WFNET, "filters"), per_recipe=True, once=True),
     "without_training_set": Step(
-        "08_without_training_set",
-        ("train", "untrain"),
-        (*_UNTRAIN, "otherdata"),
-        ("probe_images",),
+        notebook="08_without_training_set",
+        needs=("train", "untrain"),
+        modules=(*_UNTRAIN, "otherdata"),
+        scales=("probe_images",),
         untrains=True,
         per_recipe=True,
         once=True,
     ),
     "tables": Step(
-        "06_tables", needs=("train", "untrain", "baselines", "relearn", "insertion"), modules=("figures", "tables"), per_preset=True
+        notebook="06_tables",
+        needs=("train", "untrain", "baselines", "relearn", "insertion"),
+        modules=("figures", "gallery", "tables"),
+        per_preset=True,
     ),
-    "explorer": Step("07_explorer", ("train", "untrain"), _EXPLORE, in_graph=False),
-    "lesson": Step("09_lesson", modules=_UNTRAIN, per_preset=True, in_graph=False),
+    "explorer": Step(notebook="07_explorer", needs=("train", "untrain"), modules=_EXPLORE, in_graph=False),
+    "lesson": Step(notebook="09_lesson", modules=_UNTRAIN, per_preset=True, in_graph=False),
 }
 
 

@@ -24,7 +24,7 @@ def main() -> int:
             print(f"{'ok' if done.returncode == 0 else 'FAILED':<7} {notebook.name:<32} {time.monotonic() - started:5.0f} s", flush=True)
             if done.returncode:
                 failed.append(notebook.name)
-                print(done.stderr[-3000:])
+                print(done.stderr[-1500:])
     return 1 if failed else 0
 
 
