@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from wfnb.data import ImageSet, batches, sample
 from wfnb.history import History
-from wfnb.layers import ALPHA_START
 from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, regulariser
 from wfnb.net import WFNet
 from wfnb.progress import Progress
@@ -139,7 +138,7 @@ def untrain(
     tables = list(wf.alphas().values())
     with torch.no_grad():
         for table in tables:
-            table.fill_(ALPHA_START)
+            table.fill_(recipe.start)
     optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer](tables, recipe.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0)
     per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
