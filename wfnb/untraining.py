@@ -106,7 +106,7 @@ def untrain(
     """Fill all rows of ``wf`` in one run, and leave in it those that did best on the validation images.
 
     Every step takes a mini-batch, forgets its first half under each image's own row, and retains its second half under ``chi`` random other
-    rows (``wfnb.losses``). Only the tables are trained, from sigmoid(3) on, whatever they held before; the network stays frozen. An
+    rows (``wfnb.losses``). Only the tables are trained, from ``recipe.start`` on, whatever they held before; the network stays frozen. An
     interrupt from the keyboard ends the run and keeps the best rows so far.
 
     Args:
