@@ -119,9 +119,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     folder = runs_folder() / options.preset
     for table in ("table1", "table2"):
         print((folder / "tables" / f"{table}.txt").read_text(encoding="utf-8"))
-    print(
-        f"page to look at       {folder / 'index.html'}\ntables and figures    {folder}/tables, {folder}/figures\nexecuted notebooks    {folder}/<dataset>/<network>/seed<k>/<step>/*.ipynb"
-    )
+    print(f"page to look at       {folder / 'index.html'}\ntables and figures    {folder}/tables, {folder}/figures")
+    print(f"executed notebooks    {folder}/<dataset>/<network>/seed<k>/<step>/*.ipynb")
     print(f"took {seconds:.0f} s and {memory.peak / 1e9:.1f} GB on {options.cores} cores")
     return 0
 
