@@ -18,10 +18,15 @@ CELL = Cell("untrain", "smoke", "digits", "resnet18", recipe="wfnb")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(root):
     """A finished run of rows that do something, written as the notebooks write theirs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WFNB_RUNS", str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("WFNB_RUNS", str(root))
         patch.setenv("JPY_SESSION_NAME", "watched")
         torch.manual_seed(0)
         train = runs.Run(Cell("train", "smoke", "digits", "resnet18"), torch.device("cpu"))
@@ -38,6 +43,12 @@ def run(tmp_path_factory):
         result = metrics.unlearning_scores(wf, untrain.random_model(), images, labels)
         untrain.finish(result, {"alpha.safetensors": wf})
         yield untrain
+
+
+@pytest.fixture(autouse=True)
+def found_again(run, root, runs_folder, monkeypatch):
+    """Each test looks into the folder of the module's run."""
+    monkeypatch.setenv("WFNB_RUNS", str(root))
 
 
 @pytest.fixture(scope="module")

@@ -136,13 +136,13 @@ def rig(monkeypatch, scores):
     def check(wf, *args, **kwargs):
         acc = scores[len(seen)]
         seen.append(rows(wf))
-        return {"val_loss": 1 - acc, "val_loss_f": 1.0, "val_acc_r": acc, "val_acc_f": 0.0}
+        return {"val_loss": 1 - acc, "val_loss_f": 1.0, "val_acc_r": acc, "val_acc_f": 0.0, "val_p_r": acc, "val_p_f": 0.0}
 
     monkeypatch.setattr(untraining, "_check", check)
     return seen
 
 
-@pytest.mark.parametrize("stop_on", ["accuracy", "loss"])
+@pytest.mark.parametrize("stop_on", ["accuracy", "loss", "probability"])
 def test_early_stopping_keeps_the_best_rows(stop_on, model, digits, monkeypatch):
     seen = rig(monkeypatch, [0.1, 0.2, 0.9, 0.5, 0.9, 0.8, 0.95])
     wf = wfnb.WFNet(model, 10)
@@ -201,7 +201,7 @@ def test_nan_images_stop_the_run_and_keep_finite_rows(model, digits, monkeypatch
     assert all(torch.isfinite(table).all() for table in rows(wf).values())
 
 
-@pytest.mark.parametrize("stop_on", ["accuracy", "loss"])
+@pytest.mark.parametrize("stop_on", ["accuracy", "loss", "probability"])
 def test_nan_in_the_validation_images_stops_the_run(stop_on, model, digits):
     images, labels = digits.val.all()
     images = images.clone()
