@@ -28,11 +28,11 @@ def test_quick_is_what_the_readme_promises():
 
 
 def test_settings_of_a_graph():
-    cells = graph("quick", {"untrain/resnet18": {"lambda1": 2.0}, "untrain": {"lambda2": 0.5}})
+    cells = graph("quick", "untrain/resnet18.lambda1=2.0 untrain.lambda2=0.5")
     for cell in cells:
         expected = {} if cell.step != "untrain" else {"lambda2": 0.5} | ({"lambda1": 2.0} if cell.arch == "resnet18" else {})
         assert cell.settings == expected
-    for settings, words in [({"untrane": {}}, "'untrane'.*'untrain'"), ({"untrain/resnet19": {}}, "'resnet19'.*'resnet18'")]:
+    for settings, words in [("untrane.lambda1=2", "'untrane'.*'untrain'"), ("untrain/resnet19.lambda1=2", "'resnet19'.*'resnet18'")]:
         with pytest.raises(ValueError, match=words):
             graph("quick", settings)
 
@@ -68,10 +68,10 @@ def test_status_of_nothing(capsys):
     [
         (["status", "--preset", "quik"], ["preset", "'quik'", "'quick'"]),
         (["reproduce", "--preset", "quik"], ["preset", "'quik'", "'quick'"]),
-        (["reproduce", "--set", "lambda1", "2"], ["'lambda1'", "STEP"]),
-        (["reproduce", "--set", "untrane.lambda1", "2"], ["'untrane'", "'untrain'"]),
-        (["reproduce", "--set", "untrain.lamda1", "2"], ["'lamda1'", "'lambda1'"]),
-        (["reproduce", "--set", "untrain.lambda1", "much"], ["'lambda1'", "float", "'much'"]),
+        (["reproduce", "--set", "lambda1=2"], ["'lambda1'", "STEP"]),
+        (["reproduce", "--set", "untrane.lambda1=2"], ["'untrane'", "'untrain'"]),
+        (["reproduce", "--set", "untrain.lamda1=2"], ["'lamda1'", "'lambda1'"]),
+        (["reproduce", "--set", "untrain.lambda1=much"], ["'lambda1'", "float", "'much'"]),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, words, runs_folder, capsys):

@@ -68,7 +68,8 @@ def test_code_cells_are_short(notebook):
     code = [c for c in load(notebook)["cells"] if c["cell_type"] == "code"]
     lengths = sorted(len("".join(c["source"]).splitlines()) for c in code)
     assert lengths[len(lengths) // 2] <= 5
-    assert not any(re.search(r"^\s*(def|class) ", "".join(c["source"]), re.MULTILINE) for c in code)  # library code lives in wfnb/
+    if notebook.stem != "09_lesson":  # which builds the method by hand; elsewhere library code lives in wfnb/
+        assert not any(re.search(r"^\s*(def|class) ", "".join(c["source"]), re.MULTILINE) for c in code)
 
 
 def test_parameters_are_read_from_the_file(tmp_path):
