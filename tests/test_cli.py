@@ -68,7 +68,7 @@ def test_status_of_nothing(capsys):
     [
         (["status", "--preset", "quik"], ["preset", "'quik'", "'quick'"]),
         (["reproduce", "--preset", "quik"], ["preset", "'quik'", "'quick'"]),
-        (["reproduce", "--set", "lambda1=2"], ["'lambda1'", "STEP"]),
+        (["reproduce", "--set", "lambda1=2"], ["'lambda1=2'", "STEP"]),
         (["reproduce", "--set", "untrane.lambda1=2"], ["'untrane'", "'untrain'"]),
         (["reproduce", "--set", "untrain.lamda1=2"], ["'lamda1'", "'lambda1'"]),
         (["reproduce", "--set", "untrain.lambda1=much"], ["'lambda1'", "float", "'much'"]),

@@ -91,7 +91,7 @@ STEPS = {
     "tables": Step(
         notebook="06_tables",
         needs=("train", "untrain", "baselines", "relearn", "insertion"),
-        modules=("figures", "gallery", "tables"),
+        modules=("figures", "gallery", "ledger", "tables"),
         per_preset=True,
     ),
     "explorer": Step(notebook="07_explorer", needs=("train", "untrain"), modules=_EXPLORE, in_graph=False),

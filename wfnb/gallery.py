@@ -76,7 +76,9 @@ def _section(cell: Cell, pictures: list[Path], root: Path) -> str:
 
 
 def _page(preset: str, root: Path, sections: list[str]) -> str:
-    tables = "\n".join(_body(path) for path in sorted((root / "tables").glob("*.html")))
+    tables = "\n".join(
+        _body(path) for path in (root / "tables" / f"{name}.html" for name in ("table1", "table2", "ledger")) if path.is_file()
+    )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>wfnb: {preset}</title><style>{STYLE}</style></head><body>\n<h1>Weight filtering: preset {preset}</h1>\n"
