@@ -20,10 +20,11 @@ figure { margin: 1rem 0 } img { max-width: 100%; height: auto } figcaption { col
 """
 
 
-def write_gallery(preset: str) -> Path:
+def write_gallery(preset: str) -> str:
     """Gather the figures of a preset's first seed and default recipe in ``runs/<preset>/figures/`` and write ``runs/<preset>/index.html``.
 
-    Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures itself. Returns the page's path.
+    Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures itself. Returns where the page lies below the
+    runs folder.
     """
     root = runs_folder() / preset
     partial = root / f".figures-{os.getpid()}"
@@ -44,11 +45,10 @@ def write_gallery(preset: str) -> Path:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    page = root / "index.html"
     draft = root / f".index-{os.getpid()}.html"
     draft.write_text(_page(preset, root, sections), encoding="utf-8")
-    os.replace(draft, page)
-    return page
+    os.replace(draft, root / "index.html")
+    return f"{preset}/index.html"
 
 
 def _shown(preset: str) -> list[Cell]:

@@ -98,12 +98,20 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
                 str(notebook), str(running), parameters, cwd=str(notebook.parent), progress_bar=not quiet, log_output=not quiet,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )  # fmt: skip
+        _forget_paths(running, notebook, output)
         os.replace(running, output)
     except papermill.PapermillExecutionError:
         os.replace(running, failed)
         raise
     finally:
         running.unlink(missing_ok=True)
+
+
+def _forget_paths(executed: Path, notebook: Path, output: Path) -> None:
+    """Keep names where papermill noted whole paths: an executed notebook may be shown to others."""
+    content = json.loads(executed.read_text(encoding="utf-8"))
+    content["metadata"]["papermill"] |= {"input_path": notebook.name, "output_path": output.name}
+    executed.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def run_cell(cell: Cell, given: dict[str, object] | None = None, quiet: bool = True) -> Path:

@@ -247,10 +247,8 @@ class Run:
                 found.append(self.needs_cell(cell))
         return found
 
-    def finish(
-        self, metrics: dict[str, object], files: Mapping[str, object] | None = None, seconds: dict[str, float] | None = None
-    ) -> Path:
-        """Write the results, complete or not at all, and return their folder.
+    def finish(self, metrics: dict[str, object], files: Mapping[str, object] | None = None, seconds: dict[str, float] | None = None) -> str:
+        """Write the results, complete or not at all, and return where they lie below the runs folder.
 
         Args:
             metrics: Goes to ``metrics.json``; numbers, texts, lists and dicts. No times: they stand in ``run.json``.
@@ -272,7 +270,7 @@ class Run:
                 os.replace(staging / name, folder / name)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        return folder
+        return self.cell.path
 
     def _record(self, outputs: dict[str, str], parts: dict[str, float]) -> dict[str, object]:
         import torch
