@@ -15,8 +15,6 @@ import subprocess
 import sys
 import time
 
-from playwright.sync_api import sync_playwright
-
 from wfnb.app import free_port
 from wfnb.explorer import make_demo
 from wfnb.runs import found
@@ -42,6 +40,8 @@ WATCH = """() => {
 
 def measure(address: str) -> list[float]:
     """The times of ``MOVES`` moves, in milliseconds."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
