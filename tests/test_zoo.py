@@ -1,5 +1,9 @@
 """The networks of the paper: sizes against known values and sums by hand, thin forms, timm by name, and what is refused."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -147,3 +151,16 @@ def test_what_is_refused(given, words):
         wfnb.create_model(*names, **options)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_odd_batch_trains_on_two_threads():
+    """torch 2.14 corrupts its memory in the gradient of a strided 1x1 convolution there, and the process dies."""
+    code = """
+import torch
+from wfnb import create_model
+torch.set_num_threads(2)
+model = create_model("resnet18", num_classes=10, channels=1, size=16, width=1 / 16)
+for _ in range(150):
+    model(torch.rand(3, 1, 16, 16)).sum().backward()
+"""
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "2"}, timeout=300).returncode == 0

@@ -29,6 +29,8 @@ class Training:
         weight_decay: Not applied to biases and norms.
         label_smoothing: Share of the target spread over all classes.
         crop: Pixels by which a training image may be shifted.
+        bfloat16: Compute in bfloat16 on a CPU as well (on a GPU always): where the processor has it, ResNet-20 on CIFAR-10 takes two
+            thirds of the time; thin networks on small images gain nothing.
     """
 
     epochs: int = 24
@@ -39,6 +41,7 @@ class Training:
     label_smoothing: float = 0.1
     crop: int = 4
     warmup: float = 0.2
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         _check_types(self, "training setting")

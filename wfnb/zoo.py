@@ -15,7 +15,11 @@ __all__ = ["check_architecture", "create_model"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm and a shortcut, projected by a 1x1 convolution where shapes differ."""
+    """Two 3x3 convolutions with batch norm and a shortcut, projected by a 1x1 convolution where shapes differ.
+
+    The projection takes every ``stride``-th pixel before its convolution, not in it: the same numbers, and torch's CPU kernel for the
+    gradient of a strided 1x1 convolution writes beyond its memory at odd batch sizes on several threads (torch 2.14).
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -23,13 +27,13 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(c_out)
-        self.downsample = None
+        self.stride, self.downsample = stride, None
         if stride != 1 or c_in != c_out:
-            self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+            self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x[:, :, :: self.stride, :: self.stride])
         return F.relu(self.bn2(self.conv2(out)) + shortcut)
 
 
