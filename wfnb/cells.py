@@ -49,9 +49,10 @@ class Step:
     in_graph: bool = True
 
 
-_TRAIN = ("checks", "data", "history", "metrics/accuracy", "metrics/scores", "metrics/zrf", "recipes", "training", "zoo")
+# `recipes` and `presets` are not among them: the settings in force are compared by value
+_TRAIN = ("data", "history", "metrics/accuracy", "metrics/scores", "metrics/zrf", "training", "zoo")
 _UNTRAIN = (*_TRAIN, "features", "layers", "losses", "metrics/probe", "net", "untraining")
-_WFNET = ("checks", "data", "layers", "metrics/accuracy", "net", "zoo")
+_WFNET = ("data", "layers", "metrics/accuracy", "net", "zoo")
 _BASELINES = (*_UNTRAIN, "baselines")
 _EXPLORE = (*_UNTRAIN, "lookups")
 

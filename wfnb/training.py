@@ -14,7 +14,7 @@ from wfnb.history import History
 from wfnb.progress import Progress
 from wfnb.recipes import Training
 
-__all__ = ["accuracy", "augment", "train"]
+__all__ = ["accuracy", "augment", "optimizer_for", "train", "training_step"]
 
 
 def autocast(device: torch.device, cpu: bool = False) -> torch.autocast:
@@ -50,6 +50,25 @@ def accuracy(model: nn.Module, data: Dataset | DataLoader, batch_size: int = 500
     return float(right) / count
 
 
+def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Training, optimizer: torch.optim.Optimizer) -> Tensor:
+    """One step of descent on a batch; returns its loss."""
+    with autocast(images.device, recipe.bfloat16):
+        loss = F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def optimizer_for(model: nn.Module, recipe: Training) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all parameters; biases and norms do not decay."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    groups = [{"params": decayed}, {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, recipe.lr, weight_decay=recipe.weight_decay)
+
+
 def train(
     model: nn.Module,
     data: Dataset | DataLoader,
@@ -76,12 +95,7 @@ def train(
     recipe = recipe or Training()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    groups = [{"params": decayed}, {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
-    else:
-        optimizer = torch.optim.AdamW(groups, recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = optimizer_for(model, recipe)
     steps = recipe.epochs * max(len(data) // recipe.batch_size, 1) if not isinstance(data, DataLoader) else recipe.epochs * len(data)
     rise = max(recipe.warmup * steps, 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1)))
@@ -94,13 +108,8 @@ def train(
         for images, labels in batches(data, recipe.batch_size, device=device, generator=generator, drop_last=True):
             if recipe.crop or flips:
                 images = augment(images, recipe.crop, flips, generator)
-            with autocast(device, recipe.bfloat16):
-                loss = F.cross_entropy(model(images).float(), labels, label_smoothing=recipe.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            total += training_step(model, images, labels, recipe, optimizer)
             schedule.step()
-            total += loss.detach()
             count += 1
         row = {"loss": float(total) / count}
         bar.note(loss=f"{row['loss']:.3f}")
