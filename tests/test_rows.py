@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 import wfnb
+from wfnb.layers import _Gated
 
 NAMES = ["plain", "grouped", "odd", "twice", "vit"]
 ROWS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
@@ -176,3 +177,20 @@ def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
             call()
         assert all(word in str(caught.value) for word in words), str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("spread", [(4, 3, 1, 1), (4, 1, 3)])
+def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(spread):
+    """``_Gated`` keeps its result and not its input; the straightforward product is the reference (float64)."""
+    torch.manual_seed(0)
+    shape = (4, 3, 5, 5) if len(spread) == 4 else (4, 6, 3)
+    out = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    alpha = (3 * torch.randn(spread, dtype=torch.float64)).requires_grad_()
+    down = torch.randn(shape, dtype=torch.float64)
+    got, expected = _Gated.apply(out, alpha), out * torch.sigmoid(alpha)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    for one, other in zip(
+        torch.autograd.grad((got * down).sum(), (out, alpha)), torch.autograd.grad((expected * down).sum(), (out, alpha)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+    assert torch.autograd.gradcheck(_Gated.apply, (out, alpha))

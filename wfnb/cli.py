@@ -1,5 +1,5 @@
 """The command line: ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb app`` serves the
-explorer, ``wfnb status`` says what is finished."""
+explorer, ``wfnb status`` says what is finished, ``wfnb bench`` measures what it all costs."""
 
 import argparse
 import os
@@ -40,9 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
     app.add_argument("--ip", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)")
     status = commands.add_parser("status", help="list the cells of a preset and whether each is up to date")
     status.add_argument("--preset", default="quick")
+    bench = commands.add_parser("bench", help="measure speed and memory against the original network; keeps runs/bench/<device>.json")
+    bench.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    bench.add_argument("--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)")
     options = parser.parse_args(arguments)
     try:
-        return {"run": _run, "reproduce": _reproduce, "app": _app, "status": _status}[options.command](options)
+        return {"run": _run, "reproduce": _reproduce, "app": _app, "status": _status, "bench": _bench}[options.command](options)
     except (ValueError, TypeError, IndexError, FileNotFoundError) as error:
         print(f"wfnb: {error}", file=sys.stderr)
         return 2
@@ -157,6 +160,21 @@ def _app(options: argparse.Namespace) -> int:
     from wfnb.app import serve
 
     serve(options.ip, options.port)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.repeats < 2:
+        raise ValueError(f"--repeats must be 2 or more, not {options.repeats}.")
+    device = as_device(options.device)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, talks much
+    from wfnb import bench
+
+    found = bench.measure(device, bench.Scale(repeats=options.repeats))
+    path = bench.keep(found)
+    print(
+        f"{bench.ratios_table(found).to_string()}\n* beyond the goal\n\n{bench.costs_table(found).to_string(float_format='%.2f')}\n-> {path}"
+    )
     return 0
 
 

@@ -371,3 +371,65 @@ def excitation_grid(pixels: np.ndarray, groups: Mapping[str, Sequence[int]], lab
             ax.spines[:].set_visible(False)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     return figure
+
+
+def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
+    """Each ratio of the benchmark, one marker a network with its quartiles, beside the goal (a bar that it should not pass).
+
+    Args:
+        rows: Those of ``wfnb.bench.measure`` that were measured for a network.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    whats = list(dict.fromkeys(row["what"] for row in rows))
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    if ax is None:
+        _, ax = plt.subplots(figsize=(9, 1.2 + 0.45 * len(whats)), layout="constrained")
+    colours, markers = sns.color_palette("colorblind", len(networks)), "osD^vP*"
+    for row in rows:
+        i = networks.index(row["network"])
+        y = whats.index(row["what"]) + (i - (len(networks) - 1) / 2) * 0.14
+        low, high = row["quartiles"]
+        ax.plot([low, high], [y, y], color=colours[i], linewidth=1.5)
+        ax.plot(row["figure"], y, marker=markers[i % len(markers)], color=colours[i], markersize=6, linestyle="")
+        at = whats.index(row["what"])
+        ax.plot([row["limit"]] * 2, [at - 0.4, at + 0.4], color="black", linewidth=2)
+        ax.text(
+            row["limit"],
+            at - 0.42,
+            f"goal {chr(8805) if row['at_least'] else chr(8804)} {row['limit']:g}",
+            fontsize=6,
+            ha="center",
+            va="bottom",
+        )
+    ax.axvline(1, color="0.7", linestyle=":", zorder=0)
+    ax.set_yticks(range(len(whats)), whats, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlabel="ratio", xlim=(0, None))
+    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, colours, strict=False)]
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return ax
+
+
+def cost_over_classes(costs: Mapping[str, object], ax=None):
+    """Seconds against the number of classes to forget: one line a method; weight filtering has paid for all classes at once.
+
+    Args:
+        costs: As ``wfnb.bench.all_classes`` gives them.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    classes = np.arange(1, costs["classes"] + 1)
+    for (method, cost), colour, marker in zip(costs["methods"].items(), sns.color_palette("colorblind"), "osD^", strict=False):
+        one = cost["seconds"] / costs["classes"]
+        seconds = np.full(len(classes), cost["seconds"]) if cost["networks"] == 1 else one * classes
+        label = f"{method.replace('_', ' ')}: Acc_r {cost['acc_r_pct']:.1f} %, Acc_f {cost['acc_f_pct']:.1f} %"
+        ax.plot(classes, seconds, color=colour, marker=marker, markersize=5, label=label)
+    ax.set(xlabel="classes to forget", ylabel="seconds", yscale="log")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    return ax

@@ -23,6 +23,29 @@ __all__ = ["ALPHA_START", "Choice", "WFConv2d", "WFLinear", "WeightFilter"]
 ALPHA_START = 3.0  # sigmoid(3) = 0.9526: nearly open, with a gradient left (paper, "Implementation and Training Details")
 
 
+class _Gated(torch.autograd.Function):
+    """``sigmoid(alpha) * out``, keeping the result for the backward pass instead of ``out``.
+
+    The layer that follows keeps the result anyway, and with it d result / d alpha = (1 - sigmoid(alpha)) * result: a network under its
+    rows remembers no more than a plain one. ``alpha`` is spread already: (B, C, 1, 1) against (B, C, H, W), or (B, 1, F) against (B, N, F).
+    """
+
+    @staticmethod
+    def forward(ctx, out: Tensor, alpha: Tensor) -> Tensor:
+        gate = torch.sigmoid(alpha).to(out.dtype)
+        result = out * gate
+        ctx.save_for_backward(result, alpha)
+        return result
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor]:
+        result, alpha = ctx.saved_tensors
+        grad_out = grad * torch.sigmoid(alpha).to(grad.dtype) if ctx.needs_input_grad[0] else None
+        summed = tuple(i for i, n in enumerate(alpha.shape) if n == 1 and grad.shape[i] != 1)
+        grad_alpha = (grad * result).sum(summed, keepdim=True, dtype=alpha.dtype) if summed else (grad * result).to(alpha.dtype)
+        return grad_out, grad_alpha * torch.sigmoid(-alpha)
+
+
 class Choice:
     """Which rows the layers of one network apply.
 
@@ -84,6 +107,8 @@ class WeightFilter(nn.Module):
         if not isinstance(forget, Tensor) and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad):
             return self._masked_forward(x, *self.masked())  # one row: scaling a weight once is cheaper than scaling every output
         out = self.base(x)
+        if self.alpha_bias is None and isinstance(forget, Tensor):  # a row an image, as in training
+            return _Gated.apply(out, self._spread(F.embedding(forget, self.alpha), out))
         gate = self.gate()
         if self.alpha_bias is None:
             return out * self._spread(gate, out)

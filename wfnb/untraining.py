@@ -18,7 +18,7 @@ from wfnb.progress import Progress
 from wfnb.recipes import Recipe, named_recipe
 from wfnb.training import autocast
 
-__all__ = ["NotFiniteError", "untrain"]
+__all__ = ["NotFiniteError", "optimizer_for", "untrain", "untraining_step"]
 
 VAL_IMAGES = 1000  # a check looks at so many validation images, twice: with their own row and with another's
 UNLEARNING = {"mean_of_reciprocals": mean_of_reciprocals, "reciprocal_of_mean": reciprocal_of_mean}
@@ -94,6 +94,40 @@ def _score(recipe: Recipe, seen: dict[str, float]) -> float:
     return 0.5 * (seen[f"val_{kind}_r"] + 1 - seen[f"val_{kind}_f"])
 
 
+def optimizer_for(wf: WFNet, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the tables of ``wf``."""
+    return {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer](list(wf.alphas().values()), recipe.lr)
+
+
+def untraining_step(
+    wf: WFNet, images: Tensor, labels: Tensor, recipe: Recipe, optimizer: torch.optim.Optimizer, generator: torch.Generator | None = None
+) -> Tensor:
+    """One step of descent on a mini-batch: expand its labels, weigh the losses, change the tables.
+
+    Returns:
+        (3,), the loss (Eq. 3), L_r and the mean L_f of the batch.
+
+    Raises:
+        ValueError: A label is outside 0..K-1.
+        FloatingPointError: The loss is NaN or infinite; the tables are as they were.
+    """
+    _check_range("train", labels, wf.num_classes)
+    expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
+    with autocast(images.device):
+        logits = wf(images[expanded.index], forget=expanded.rows)
+    terms = _terms(wf, recipe, logits, labels[expanded.index], expanded.forgetting)
+    if not torch.isfinite(terms.total):
+        raise FloatingPointError(f"the loss is {terms.total.item()}")
+    optimizer.zero_grad()
+    terms.total.backward()
+    optimizer.step()
+    if recipe.clamp:
+        with torch.no_grad():
+            for table in wf.alphas().values():
+                table.clamp_(-recipe.clamp, recipe.clamp)
+    return torch.stack([terms.total.detach(), terms.retain, terms.forget])
+
+
 def untrain(
     wf: WFNet,
     train: Dataset | DataLoader,
@@ -139,7 +173,7 @@ def untrain(
     with torch.no_grad():
         for table in tables:
             table.fill_(recipe.start)
-    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer](tables, recipe.lr)
+    optimizer = optimizer_for(wf, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0)
     per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
     check_every = recipe.check_every or max(per_epoch // 5, 1)
@@ -181,23 +215,8 @@ def untrain(
     try:
         check(0, 0)
         for step in bar:
-            images, labels = next(data)
-            _check_range("train", labels, wf.num_classes)
-            expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
-            with autocast(device):
-                logits = wf(images[expanded.index], forget=expanded.rows)
-            terms = _terms(wf, recipe, logits, labels[expanded.index], expanded.forgetting)
-            if not torch.isfinite(terms.total):
-                raise FloatingPointError(f"the loss is {terms.total.item()}")
-            optimizer.zero_grad()
-            terms.total.backward()
-            optimizer.step()
+            losses += untraining_step(wf, *next(data), recipe, optimizer, generator)
             schedule.step()
-            if recipe.clamp:
-                with torch.no_grad():
-                    for table in tables:
-                        table.clamp_(-recipe.clamp, recipe.clamp)
-            losses += torch.stack([terms.total.detach(), terms.retain, terms.forget])
             since += 1
             if step % check_every == 0 or step == recipe.steps:
                 out_of_patience, since = check(step, since), 0

@@ -1,0 +1,116 @@
+"""The benchmark: ratios by turns against a clock of our own, memory against sums by hand, and what is said of the costs."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from wfnb import bench
+from wfnb.training import training_step
+
+CPU = torch.device("cpu")
+
+
+def test_a_ratio_is_taken_by_turns(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+
+    def work(name, seconds):
+        def run():
+            calls.append(name)
+            now[0] += seconds
+
+        return run
+
+    ratios = bench.paired(work("a", 3.0), work("b", 2.0), 3, 4.0, CPU)
+    assert ratios == pytest.approx([1.5, 1.5, 1.5])
+    # warm-up, one trial of b (2 s, so two calls make 4 s), then a b, b a, a b
+    assert "".join(calls) == "ab" + "b" + "aabb" + "bbaa" + "aabb"
+
+
+def test_peak_memory_is_that_of_the_tensors_held_at_once():
+    model = nn.Linear(1000, 1000, bias=False)  # 4 MB
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    x = torch.randn(1, 1000)
+
+    def run():
+        optimizer.zero_grad(set_to_none=False)
+        model(x).sum().backward()
+        optimizer.step()
+
+    megabytes = bench.Step(run, model, optimizer).peak_bytes(CPU) / 4e6
+    # weights, momentum, the gradients of the last step and those that are being added to them
+    assert megabytes == pytest.approx(4, abs=0.1)
+
+
+def test_a_step_without_gradients_of_weights_holds_fewer_bytes():
+    one = bench._Bench("resnet20", bench.SMOKE, CPU)
+    held = one.training().peak_bytes(CPU)
+    assert one.step_memory() == [one.untraining().peak_bytes(CPU) / held]
+    weights = sum(p.nbytes for p in one.original.parameters())
+    assert held > 3 * weights  # weights, gradients and momentum
+
+
+def test_a_step_expands_to_as_many_images_as_a_training_step(monkeypatch):
+    one, seen = bench._Bench("resnet20", bench.SMOKE, CPU), []
+    step = one.untraining()
+    step.model.model.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    step.run()
+    assert seen == [bench.SMOKE.images]
+    recipe = one.recipe
+    assert math.isfinite(training_step(one.network(10).train(), one.images, one.labels, recipe, torch.optim.SGD([torch.zeros(1)], 1)))
+
+
+def test_bytes_are_those_of_the_tables_beside_one_network():
+    one = bench._Bench("resnet20", bench.SMOKE, CPU)
+    # ResNet-20 at a quarter of its width: 4, 8 and 16 channels
+    gates = 10 * (4 + 6 * 4 + 6 * 8 + 8 + 6 * 16 + 16)
+    network = sum(v.numel() * v.element_size() for v in one.original.state_dict().values())
+    assert one.bytes() == [pytest.approx((network + 4 * gates) / (10 * network))]
+
+
+def costs(**methods):
+    keys = ("seconds", "networks", "bytes", "acc_r_pct", "acc_f_pct")
+    return {
+        "network": "toy",
+        "classes": 10,
+        "methods": {n.replace("WF_Net", "WF-Net"): dict(zip(keys, v, strict=True)) for n, v in methods.items()},
+    }
+
+
+def test_the_cheapest_method_that_is_as_good_is_what_counts():
+    found = costs(
+        WF_Net=(30, 1, 1, 98, 0), random_labels=(10, 10, 10, 90, 0), negative_gradients=(60, 10, 10, 98, 0), retrained=(900, 10, 10, 99, 0)
+    )
+    row = bench._all_classes_row(found)
+    assert (row["against"], row["as_good"], row["figure"], row["met"]) == ("negative_gradients", True, 0.5, True)
+    assert row["pays_off_from_classes"] == 5  # 6 s a class
+    assert row["pays_off_from_classes_by_method"] == {"random_labels": 30, "negative_gradients": 5, "retrained": 1}
+
+
+def test_where_none_is_as_good_the_cheapest_counts_and_the_row_says_so():
+    row = bench._all_classes_row(costs(WF_Net=(30, 1, 1, 98, 0), random_labels=(10, 10, 10, 97, 0), retrained=(90, 10, 10, 97, 0)))
+    assert (row["against"], row["as_good"], row["figure"], row["met"]) == ("random_labels", False, 3.0, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure", "met"), [("step", 0.75, True), ("step", 0.76, False), ("all_rows", 0.95, True), ("all_rows", 0.94, False)]
+)
+def test_goals(name, figure, met):
+    assert bench.GOALS[name].met(figure) is met
+
+
+def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("WFNB_RUNS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="wfnb bench --device cpu"):
+        bench.kept(CPU)
+    rows = [bench._row("step", "resnet20", [0.7, 0.8, 0.9]), bench._row("import", "", [1.1])]
+    found = {"hardware": {"device": "cpu"}, "scale": {"networks": ["resnet20"]}, "rows": rows}
+    assert bench.keep(found) == tmp_path / "bench" / "cpu.json"
+    assert bench.kept(CPU) == found
+    assert rows[0]["quartiles"] == [pytest.approx(0.75), pytest.approx(0.85)]
+    table = bench.ratios_table(found)
+    assert table["resnet20"].tolist() == ["0.80 *", ""]
+    assert table["all"].tolist() == ["", "1.10"]
+    assert table["goal"].tolist() == ["<= 0.75", "<= 1.15"]

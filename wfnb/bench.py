@@ -1,0 +1,435 @@
+"""What weight filtering costs, measured: each figure a ratio of two pieces of work that ran by turns in one process.
+
+``wfnb bench`` measures and keeps ``runs/bench/<device>.json``, which the notebook draws. A ratio is the median over repeats, with the
+quartiles beside it; an absolute time on a CPU says nothing about another machine.
+"""
+
+import functools
+import gc
+import itertools
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from wfnb import baselines
+from wfnb.data import load_dataset
+from wfnb.metrics.accuracy import predict, retain_forget_accuracy
+from wfnb.net import WFNet
+from wfnb.paths import runs_folder
+from wfnb.presets import preset_named
+from wfnb.progress import Progress
+from wfnb.recipes import Training, named_recipe
+from wfnb.training import optimizer_for as training_optimizer
+from wfnb.training import train, training_step
+from wfnb.untraining import optimizer_for as untraining_optimizer
+from wfnb.untraining import untrain, untraining_step
+from wfnb.zoo import create_model
+
+__all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "costs_table", "keep", "kept", "measure", "paired", "ratios_table"]
+
+NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One row of the benchmark: what is divided by what, and what the ratio should not exceed (or, ``at_least``, should reach)."""
+
+    what: str
+    limit: float
+    at_least: bool = False
+
+    def met(self, figure: float) -> bool:
+        return figure >= self.limit if self.at_least else figure <= self.limit
+
+
+GOALS = {
+    "step": Goal("untraining step / training step on as many images", 0.75),
+    "step_memory": Goal("peak memory of the untraining step / of the training step", 1.10),
+    "all_rows": Goal("rows x images a second over all rows / images a second of the original", 0.95, at_least=True),
+    "open": Goal("wf(x) / original(x)", 1.02),
+    "one_row": Goal("wf(x, forget=c) / original(x)", 1.05),
+    "mixed_rows": Goal("wf(x, forget=rows) / original(x)", 1.15),
+    "merged": Goal("merge(c)(x) / original(x)", 1.02),
+    "thousand_rows": Goal("untraining step with 1,000 rows / with 10", 1.10),
+    "all_classes": Goal("untraining of all classes / cheapest method run once a class", 0.5),
+    "bytes": Goal("bytes of one network and its alpha tables / of one network a class", 0.15),
+    "import": Goal("import wfnb / import torch", 1.15),
+    "notebook": Goal("seconds of a notebook in the graph beyond its own work", 5.0),
+    "quick": Goal("minutes of the quick preset, as its run.json says", 10.0),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        networks: Architectures, at 32x32 with three channels and ten classes.
+        width: Of each network.
+        images: In a batch of inference; a step takes as many after label expansion.
+        repeats: Pairs of measurements behind a ratio.
+        least: Seconds that a single measurement lasts at least.
+        preset: Where the network of the comparison with the single-class methods comes from.
+        arch: That network.
+    """
+
+    networks: Sequence[str] = NETWORKS
+    width: float = 1.0
+    images: int = 64
+    repeats: int = 7
+    least: float = 0.5
+    preset: str = "quick"
+    arch: str = "resnet18"
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+SMOKE = Scale(networks=("resnet20",), width=1 / 4, images=16, repeats=2, least=0.0, preset="smoke", settings={"steps": 2})
+
+
+def paired(first: Callable[[], object], second: Callable[[], object], repeats: int, least: float, device: torch.device) -> list[float]:
+    """Seconds of ``first`` over seconds of ``second``, once a repeat; the two run by turns, and every other repeat in reverse order.
+
+    Args:
+        least: Seconds that a single measurement should last: short work is called several times.
+    """
+    for work in (first, second):
+        work()
+    calls = max(1, math.ceil(least / max(_seconds(second, 1, device), 1e-9)))
+    ratios = []
+    for repeat in range(repeats):
+        taken = {}
+        for work in (first, second) if repeat % 2 == 0 else (second, first):
+            taken[work] = _seconds(work, calls, device)
+        ratios.append(taken[first] / taken[second])
+    return ratios
+
+
+def _seconds(work: Callable[[], object], calls: int, device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    for _ in range(calls):
+        work()
+    _wait(device)
+    return (time.perf_counter() - started) / calls
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of descent, and what it works on."""
+
+    run: Callable[[], object]
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def peak_bytes(self, device: torch.device) -> int:
+        """The most memory that tensors take during a step: weights, buffers, optimiser state, gradients and what the step itself needs."""
+        self.run()  # the optimiser's state is made at the first step
+        self.optimizer.zero_grad()
+        gc.collect()
+        state = [value for of in self.optimizer.state.values() for value in of.values() if isinstance(value, Tensor)]
+        tensors = [*self.model.parameters(), *self.model.buffers(), *state]
+        held = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+        if device.type == "cuda":
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            self.run(), self.run()
+            return held + torch.cuda.max_memory_allocated() - before
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            self.run(), self.run()  # the second holds the gradients of the first, as any later one does
+        events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+        running = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+        return held + max(running)
+
+
+class _Bench:
+    """One network, its WFNet, and the pieces of work that the rows compare."""
+
+    def __init__(self, arch: str, scale: Scale, device: torch.device) -> None:
+        self.arch, self.scale, self.device = arch, scale, device
+        self.recipe = Training(optimizer="adamw" if arch.startswith("vit") else "sgd", lr=1e-3)
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randn(scale.images, 3, 32, 32, generator=generator).to(device)
+        self.labels = torch.randint(0, 10, (scale.images,), generator=generator).to(device)
+        self.original = self.network(10).eval().requires_grad_(False)
+        self.wf = WFNet(self.original, 10)
+        self.ratio = functools.partial(paired, repeats=scale.repeats, least=scale.least, device=device)
+
+    def network(self, num_classes: int) -> nn.Module:
+        torch.manual_seed(0)
+        return create_model(self.arch, num_classes=num_classes, channels=3, size=32, width=self.scale.width).to(self.device)
+
+    def training(self) -> Step:
+        model = self.network(10).train()
+        optimizer = training_optimizer(model, self.recipe)
+        return Step(lambda: training_step(model, self.images, self.labels, self.recipe, optimizer), model, optimizer)
+
+    def untraining(self, num_classes: int = 10) -> Step:
+        """A step whose expanded batch holds as many images as the training step's."""
+        wf = WFNet(self.network(num_classes).eval(), num_classes)
+        recipe = named_recipe("wfnb", wf.attention)
+        count = 2 * self.scale.images // (1 + recipe.chi)
+        images, labels = self.images[:count], torch.arange(count, device=self.device) % num_classes
+        optimizer, generator = untraining_optimizer(wf, recipe), torch.Generator().manual_seed(0)
+        return Step(lambda: untraining_step(wf, images, labels, recipe, optimizer, generator), wf, optimizer)
+
+    # -- rows of the table ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> list[float]:
+        return self.ratio(self.untraining().run, self.training().run)
+
+    def step_memory(self) -> list[float]:
+        return [self.untraining().peak_bytes(self.device) / self.training().peak_bytes(self.device)]
+
+    def all_rows(self) -> list[float]:
+        labels = torch.arange(len(self.images), device=self.device) % 10
+        slower = self.ratio(lambda: retain_forget_accuracy(self.wf, self.images, labels), self._plain)
+        return [10 / ratio for ratio in slower]
+
+    @torch.inference_mode()
+    def _plain(self) -> Tensor:
+        return predict(self.original, self.images)
+
+    def _forward(self, model: Callable[[Tensor], Tensor], **choice: object) -> list[float]:
+        def run(network: Callable[..., Tensor], **given: object) -> None:
+            with torch.inference_mode():
+                network(self.images, **given)
+
+        return self.ratio(functools.partial(run, model, **choice), functools.partial(run, self.original))
+
+    def open(self) -> list[float]:
+        return self._forward(self.wf)
+
+    def one_row(self) -> list[float]:
+        return self._forward(self.wf, forget=3)
+
+    def mixed_rows(self) -> list[float]:
+        return self._forward(self.wf, forget=self.labels)
+
+    def merged(self) -> list[float]:
+        return self._forward(self.wf.merge(3))
+
+    def thousand_rows(self) -> list[float]:
+        return self.ratio(self.untraining(1000).run, self.untraining(10).run)
+
+    def bytes(self) -> list[float]:
+        network = sum(value.nbytes for value in self.original.state_dict().values())
+        return [(network + sum(table.nbytes for table in self.wf.alphas().values())) / (10 * network)]
+
+
+PER_NETWORK = ("step", "step_memory", "all_rows", "open", "one_row", "mixed_rows", "merged", "thousand_rows", "bytes")
+
+
+def _row(name: str, network: str, samples: Sequence[float], **more: object) -> dict[str, object]:
+    figure = statistics.median(samples)
+    low, _, high = statistics.quantiles(samples, n=4, method="inclusive") if len(samples) > 1 else (figure,) * 3
+    about = {"row": name, "what": GOALS[name].what, "network": network, "figure": figure, "quartiles": [low, high], "repeats": len(samples)}
+    return about | {"limit": GOALS[name].limit, "at_least": GOALS[name].at_least, "met": GOALS[name].met(figure)} | more
+
+
+def import_ratio(repeats: int) -> list[float]:
+    """Seconds of ``import wfnb`` with all that it loads, torch among it, over ``import torch``: in new processes, by turns."""
+
+    def started(statement: str) -> None:
+        subprocess.run([sys.executable, "-c", statement], check=True)
+
+    # the interpreter's own start is in both
+    return paired(lambda: started("import wfnb, torch"), lambda: started("import torch"), repeats, 0.0, torch.device("cpu"))
+
+
+def notebook_overhead(repeats: int) -> list[float]:
+    """Seconds of ``wfnb run 00_train`` beyond the work that the notebook reports itself: kernel, imports of the command, writing."""
+    seconds = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory(prefix="wfnb-bench-") as folder:
+            started = time.perf_counter()
+            command = [sys.executable, "-m", "wfnb.cli", "run", "00_train", "-p", "preset", "smoke"]
+            subprocess.run(command, check=True, env=os.environ | {"WFNB_RUNS": folder}, capture_output=True)
+            taken = time.perf_counter() - started
+            (record,) = Path(folder).rglob("train/run.json")
+            seconds.append(taken - json.loads(record.read_text(encoding="utf-8"))["seconds"])
+    return seconds
+
+
+def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
+    """Weight filtering for all classes at once, and each single-class method for one class after another, on one trained network.
+
+    Returns:
+        By method: ``seconds`` for all classes, and of them ``choosing_seconds`` for the rate; ``networks`` and ``bytes`` to keep; Acc_r and
+        Acc_f on the test images, meaned over classes, in percent. Retraining is measured on one class, and its seconds are multiplied.
+    """
+    plan = preset_named(scale.preset)
+    dataset = next(iter(plan.networks))
+    data, network = load_dataset(dataset, device=device), plan.network(dataset, scale.arch)
+    if plan.images:
+        data = data.limited(plan.images)
+
+    def fresh() -> nn.Module:
+        torch.manual_seed(0)
+        return create_model(
+            scale.arch, num_classes=data.num_classes, channels=data.channels, size=data.size, width=network.width, depth=network.depth
+        ).to(device)
+
+    original = fresh()
+    train(original, data.train, data.val, network.training, flips=data.flips, progress=False)
+    weights = sum(value.nbytes for value in original.state_dict().values())
+    images, labels = data.test.all()
+    k, common = data.num_classes, {"batch_size": network.training.batch_size}
+    found: dict[str, object] = {}
+
+    wf = WFNet(original, k, data.class_names)
+    recipe = named_recipe("wfnb", wf.attention).changed(scale.settings)
+    _wait(device)
+    started = time.perf_counter()
+    untrain(wf, data.train, data.val, recipe, progress=False)
+    _wait(device)
+    seconds, seen = time.perf_counter() - started, retain_forget_accuracy(wf, images, labels)
+    tables = sum(table.nbytes for table in wf.alphas().values())
+    found["WF-Net"] = _cost(seconds, 1, weights + tables, seen.acc_r, seen.acc_f)
+    for method in baselines.METHODS:
+        started = time.perf_counter()
+        rate = baselines.best_rate(baselines.rate_grid(original, data.train, data.val, method, [0, k // 2], **common))
+        _wait(device)
+        choosing = time.perf_counter() - started
+        started = time.perf_counter()
+        tuned = [baselines.fine_tune(original, data.train, data.val, c, method, rate, **common) for c in range(k)]
+        _wait(device)
+        seconds = time.perf_counter() - started
+        acc_r, acc_f = _single_class([one.network for one in tuned], images, labels)
+        found[method] = _cost(choosing + seconds, k, k * weights, acc_r, acc_f) | {"choosing_seconds": choosing}
+    started = time.perf_counter()
+    retrained = baselines.retrain(fresh(), data.train, 0, network.training, flips=data.flips)
+    _wait(device)
+    acc_r, acc_f = _single_class([retrained], images, labels)
+    found["retrained"] = _cost(k * (time.perf_counter() - started), k, k * weights, acc_r, acc_f) | {"classes_measured": 1}
+    return {"network": f"{scale.arch} of preset {scale.preset} on {dataset}", "classes": k, "methods": found}
+
+
+def _single_class(networks: Sequence[nn.Module], images: Tensor, labels: Tensor) -> tuple[float, float]:
+    seen = [predict(network, images).argmax(1) == labels for network in networks]
+    acc_r = statistics.fmean(float(right[labels != c].float().mean()) for c, right in enumerate(seen))
+    return acc_r, statistics.fmean(float(right[labels == c].float().mean()) for c, right in enumerate(seen))
+
+
+def _cost(seconds: float, networks: int, size: int, acc_r: float, acc_f: float) -> dict[str, object]:
+    return {"seconds": seconds, "networks": networks, "bytes": size, "acc_r_pct": 100 * acc_r, "acc_f_pct": 100 * acc_f}
+
+
+def _all_classes_row(costs: dict[str, object]) -> dict[str, object]:
+    """Against the cheapest method whose Acc_f is no higher and Acc_r no lower; where there is none, against the cheapest of all."""
+    methods = costs["methods"]
+    ours, others = methods["WF-Net"], {name: cost for name, cost in methods.items() if name != "WF-Net"}
+    equal = {n: c for n, c in others.items() if c["acc_f_pct"] <= ours["acc_f_pct"] and c["acc_r_pct"] >= ours["acc_r_pct"]}
+    name = min(equal or others, key=lambda n: others[n]["seconds"])
+    one_class = others[name]["seconds"] / costs["classes"]
+    return _row(
+        "all_classes", costs["network"], [ours["seconds"] / others[name]["seconds"]],
+        against=name, as_good=bool(equal), pays_off_from_classes=math.ceil(ours["seconds"] / one_class),
+        pays_off_from_classes_by_method={n: math.ceil(ours["seconds"] * costs["classes"] / c["seconds"]) for n, c in others.items()},
+    )  # fmt: skip
+
+
+def measure(device: torch.device, scale: Scale | None = None) -> dict[str, object]:
+    """Run the benchmark.
+
+    Returns:
+        ``rows``: one dict a row and network, with ``figure`` (the median), ``quartiles``, ``limit`` and whether it was ``met``;
+        ``costs``: what ``all_classes`` gives; ``hardware``, ``libraries``, ``scale``.
+    """
+    scale = scale or Scale()
+    rows = []
+    work = [(network, name) for network in scale.networks for name in PER_NETWORK]
+    bar = Progress(work, "bench")
+    bench = None
+    for network, name in bar:
+        bar.note(network=network, row=name)
+        if bench is None or bench.arch != network:
+            bench = _Bench(network, scale, device)
+        rows.append(_row(name, network, getattr(bench, name)()))
+    costs = all_classes(scale, device)
+    rows.append(_all_classes_row(costs))
+    rows.append(_row("import", "", import_ratio(scale.repeats)))
+    rows.append(_row("notebook", "", notebook_overhead(scale.repeats // 2)))
+    quick = runs_folder() / "quick" / "run.json"
+    if quick.is_file():
+        record = json.loads(quick.read_text(encoding="utf-8"))
+        rows.append(_row("quick", "", [record["seconds"] / 60], cores=record["cores"]))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "schema": 1,
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": {"device": device.type, "name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()},
+        "libraries": {name: metadata.version(name) for name in ("wfnb", "torch", "torchvision", "timm")}
+        | {"python": platform.python_version()},
+        "scale": {"networks": list(scale.networks), "images": scale.images, "width": scale.width, "repeats": scale.repeats},
+        "rows": rows,
+        "costs": costs,
+    }
+
+
+def results_file(device: torch.device) -> Path:
+    """Where the figures of this kind of device are kept."""
+    return runs_folder() / "bench" / f"{device.type}.json"
+
+
+def keep(found: dict[str, object]) -> Path:
+    """Write the figures, complete or not at all."""
+    path = results_file(torch.device(found["hardware"]["device"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def kept(device: torch.device) -> dict[str, object]:
+    """The figures that ``wfnb bench`` kept.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    path = results_file(device)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: `wfnb bench --device {device.type}` measures it.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def ratios_table(found: dict[str, object]) -> pd.DataFrame:
+    """One row of the benchmark a line, one network a column, and the limit; a figure over its limit has a star."""
+
+    def text(row: dict[str, object]) -> str:
+        return f"{row['figure']:.2f}{'' if row['met'] else ' *'}"
+
+    cells = pd.DataFrame([{"what": row["what"], "network": row["network"] or "all", "figure": text(row)} for row in found["rows"]])
+    cells["network"] = cells["network"].where(cells["network"].isin(found["scale"]["networks"]), "all")
+    table = cells.pivot(index="what", columns="network", values="figure").fillna("")
+    goals = {goal.what: f"{'>=' if goal.at_least else '<='} {goal.limit:g}" for goal in GOALS.values()}
+    order = [what for what in goals if what in table.index]
+    return table.loc[order].assign(goal=[goals[what] for what in order])
+
+
+def costs_table(found: dict[str, object]) -> pd.DataFrame:
+    """What each method takes and leaves for all classes, and from how many classes on weight filtering is quicker."""
+    costs = found["costs"]
+    (row,) = (row for row in found["rows"] if row["row"] == "all_classes")
+    table = pd.DataFrame(costs["methods"]).T[["seconds", "networks", "bytes", "acc_r_pct", "acc_f_pct"]].infer_objects()
+    return table.assign(WF_Net_quicker_from_classes=pd.Series(row["pays_off_from_classes_by_method"], dtype="Int64"))
