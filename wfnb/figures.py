@@ -44,21 +44,43 @@ def accuracy_bars(before: Sequence[float], acc_r: Sequence[float], acc_f: Sequen
     return ax
 
 
-def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax=None):
-    """A confusion matrix in percent of each true class, with the figures in it (up to 20 classes)."""
+def _class_by_class(values: np.ndarray, class_names: Sequence[str], axes: tuple[str, str], label: str, ax, **looks: object):
+    """A heat map of a (K, K) table with the figures in it (up to 20 classes)."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
     k = len(class_names)
     if ax is None:
         _, ax = plt.subplots(figsize=(1.6 + 0.5 * min(k, 20), 1.2 + 0.42 * min(k, 20)), layout="constrained")
-    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     names = list(class_names) if k <= 20 else False
-    sns.heatmap(share, ax=ax, cmap="cividis", vmin=0, vmax=100, annot=k <= 20, fmt=".0f", annot_kws={"fontsize": 7},
-                xticklabels=names, yticklabels=names, cbar_kws={"label": "% of the true class"})  # fmt: skip
-    ax.set(xlabel="taken for", ylabel="true class")
+    sns.heatmap(
+        values, ax=ax, annot=k <= 20, annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names, cbar_kws={"label": label}, **looks
+    )
+    ax.set(xlabel=axes[0], ylabel=axes[1])
     ax.tick_params(axis="y", rotation=0)
     return ax
+
+
+def _percent(counts: np.ndarray) -> np.ndarray:
+    return 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax=None):
+    """A confusion matrix (K, K) of counts in percent of each true class."""
+    looks = {"cmap": "cividis", "vmin": 0, "vmax": 100, "fmt": ".0f"}
+    return _class_by_class(_percent(counts), class_names, ("taken for", "true class"), "% of the true class", ax, **looks)
+
+
+def confusion_difference(before: np.ndarray, after: np.ndarray, class_names: Sequence[str], ax=None):
+    """What changed from one confusion matrix (K, K) to another, in percentage points of each true class."""
+    points, looks = _percent(after) - _percent(before), {"cmap": "vlag", "vmin": -100, "vmax": 100, "fmt": "+.0f"}
+    return _class_by_class(points, class_names, ("taken for", "true class"), "points, after - before", ax, **looks)
+
+
+def row_similarity(similarity: np.ndarray, class_names: Sequence[str], ax=None):
+    """The correlation of the rows of alpha, class by class (K, K)."""
+    looks = {"cmap": "vlag", "vmin": -1, "vmax": 1, "fmt": ".2f"}
+    return _class_by_class(similarity, class_names, ("class forgotten", "class forgotten"), "correlation of rows", ax, **looks)
 
 
 def change_bars(before: Sequence[float], after: Sequence[float], class_names: Sequence[str], ax=None):
@@ -74,23 +96,6 @@ def change_bars(before: Sequence[float], after: Sequence[float], class_names: Se
     ax.set_xticks(at, class_names, rotation=45 if max(map(len, class_names)) > 3 else 0)
     ax.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 105))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, frameon=False, fontsize=8)
-    return ax
-
-
-def confusion_difference(before: np.ndarray, after: np.ndarray, class_names: Sequence[str], ax=None):
-    """What changed from one confusion matrix (K, K) to another, in percentage points of each true class."""
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    k = len(class_names)
-    if ax is None:
-        _, ax = plt.subplots(figsize=(1.6 + 0.5 * min(k, 20), 1.2 + 0.42 * min(k, 20)), layout="constrained")
-    points = sum(sign * 100 * m / np.maximum(m.sum(1, keepdims=True), 1) for sign, m in ((1, after), (-1, before)))
-    names = list(class_names) if k <= 20 else False
-    sns.heatmap(points, ax=ax, cmap="vlag", vmin=-100, vmax=100, annot=k <= 20, fmt="+.0f", annot_kws={"fontsize": 7},
-                xticklabels=names, yticklabels=names, cbar_kws={"label": "points, after - before"})  # fmt: skip
-    ax.set(xlabel="taken for", ylabel="true class")
-    ax.tick_params(axis="y", rotation=0)
     return ax
 
 
@@ -189,24 +194,28 @@ def relearn_curves(curves: pd.DataFrame, target: float, ax=None):
 
 
 def table1_figure(table: pd.DataFrame):
-    """Acc_r against Acc_f for each network and method: the upper left is where a method wants to be."""
+    """Acc_r and Acc_f of every method, a marker a network: the right end of the one and the left end of the other is where a method wants to be."""
     import matplotlib.pyplot as plt
     import seaborn as sns
 
     named = table.assign(label=[f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)])
-    datasets = list(dict.fromkeys(named["dataset"]))
-    figure, axes = plt.subplots(1, len(datasets), figsize=(1.5 + 4.5 * len(datasets), 3.6), layout="constrained", squeeze=False)
-    methods, networks = list(dict.fromkeys(named["label"])), list(dict.fromkeys(named["arch"]))
-    colours, markers = sns.color_palette("colorblind", len(methods)), "osD^vP*"
-    for ax, dataset in zip(axes[0], datasets, strict=True):
-        for row in named[(named["dataset"] == dataset) & (named["seeds"] > 0)].itertuples():
-            marker = markers[networks.index(row.arch) % len(markers)]
-            ax.scatter(
-                row.acc_f_pct, row.acc_r_pct, s=60, marker=marker, color=colours[methods.index(row.label)], edgecolor="black", linewidth=0.5
-            )
-        ax.set(title=dataset, xlabel="Acc_f, % (lower is better)", ylabel="Acc_r, % (higher is better)", xlim=(-4, 104), ylim=(-4, 104))
-    handles = [plt.Line2D([], [], linestyle="", marker="o", color=c, label=m) for m, c in zip(methods, colours, strict=True)]
-    handles += [plt.Line2D([], [], linestyle="", marker=k, color="0.4", label=n) for n, k in zip(networks, markers, strict=False)]
+    named = named[named["seeds"] > 0]
+    datasets, methods, networks = (list(dict.fromkeys(named[column])) for column in ("dataset", "label", "arch"))
+    size = (10, 0.8 + (0.6 + 0.34 * len(methods)) * len(datasets))
+    figure, axes = plt.subplots(len(datasets), 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    colours, markers = sns.color_palette("colorblind", len(networks)), "osD^vP*"
+    columns = {"acc_r_pct": "Acc_r, % (higher is better)", "acc_f_pct": "Acc_f, % (lower is better)"}
+    for pair, dataset in zip(axes, datasets, strict=True):
+        for ax, (column, label) in zip(pair, columns.items(), strict=True):
+            for row in named[named["dataset"] == dataset].itertuples():
+                i = networks.index(row.arch)
+                y = methods.index(row.label) + (i - (len(networks) - 1) / 2) * 0.18
+                ax.plot(getattr(row, column), y, marker=markers[i % len(markers)], color=colours[i], markersize=5, linestyle="")
+            ax.set(title=dataset, xlabel=label, xlim=(-4, 104))
+            ax.set_yticks(range(len(methods)), methods, fontsize=8)
+            ax.grid(axis="x", color="0.9")
+    axes[0, 0].invert_yaxis()
+    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, colours, strict=False)]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
@@ -330,22 +339,6 @@ def head_matrix(parts: Mapping[str, np.ndarray], class_names: Sequence[str], tit
     axes[0, 0].figure.suptitle(title, fontsize=10)
     axes[0, 0].figure.colorbar(image, ax=axes, label="gate", shrink=0.6)
     return axes
-
-
-def row_similarity(similarity: np.ndarray, class_names: Sequence[str], ax=None):
-    """The correlation of the rows of alpha, class by class, with the figures in it (up to 20 classes)."""
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
-    k = len(class_names)
-    if ax is None:
-        _, ax = plt.subplots(figsize=(1.6 + 0.5 * min(k, 20), 1.2 + 0.42 * min(k, 20)), layout="constrained")
-    names = list(class_names) if k <= 20 else False
-    sns.heatmap(similarity, ax=ax, cmap="vlag", vmin=-1, vmax=1, annot=k <= 20, fmt=".2f", annot_kws={"fontsize": 6},
-                xticklabels=names, yticklabels=names, cbar_kws={"label": "correlation of rows"})  # fmt: skip
-    ax.set(xlabel="class forgotten", ylabel="class forgotten")
-    ax.tick_params(axis="y", rotation=0)
-    return ax
 
 
 def excitation_grid(pixels: np.ndarray, groups: Mapping[str, Sequence[int]], labels: Sequence[str]):
