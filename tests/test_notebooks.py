@@ -319,6 +319,25 @@ def test_if_changed(copied, capsys, monkeypatch):
     assert len(ran) == 4
 
 
+def test_results_can_be_kept_through_a_change_of_code_that_has_a_reason(copied, capsys, monkeypatch):
+    run, about = cell("untrain", recipe="wfnb"), ("run", "01_untrain", "-p", "preset", "smoke")
+    metrics, made_by = (run.folder / "metrics.json").read_bytes(), finished(run).record["code"]
+    monkeypatch.setattr("wfnb.runs.code_hash", lambda cell: "other code")
+    assert not is_current(run)
+    assert wfnb(*about, "--accept", " ") == 2
+    assert "say why" in capsys.readouterr().err
+    assert wfnb(*about, "--accept", "a sentence was reworded") == 0
+    assert is_current(run)
+    record = finished(run).record
+    assert record["code"] == made_by  # what made the results stays on record
+    assert [(note["sha256"], note["why"]) for note in record["accepted"]] == [("other code", "a sentence was reworded")]
+    assert (run.folder / "metrics.json").read_bytes() == metrics
+    monkeypatch.setattr("wfnb.runs.code_hash", lambda cell: "yet another")
+    assert not is_current(run)
+    monkeypatch.setattr(type(run), "resolved", lambda self: {"lambda1": 99.0})
+    assert wfnb(*about, "--accept", "no reason is good enough for other settings") == 2
+
+
 def test_a_new_original_makes_the_untrained_network_stale(copied):
     untrained, original = cell("untrain", recipe="wfnb"), cell()
     assert is_current(untrained)

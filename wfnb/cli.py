@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("-o", "--output", type=Path, help="where the executed notebook goes (default: beside the results)")
     run.add_argument("--if-changed", action="store_true", help="do nothing where results of these settings, code and inputs are there")
     run.add_argument("-v", "--verbose", action="store_true", help="show what the notebook prints")
+    run.add_argument(
+        "--accept", metavar="WHY", help="run nothing: keep the finished results although code changed, for this reason (noted in run.json)"
+    )
     reproduce = commands.add_parser("reproduce", help="run every cell of a preset that is not up to date, and print Table 1")
     reproduce.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
     reproduce.add_argument("-j", "--cores", type=int, default=os.cpu_count(), help="how many notebooks at once (default: one a core)")
@@ -69,6 +72,12 @@ def _run(options: argparse.Namespace) -> int:
     cell = Cell.of(step, check_parameters(notebook, given))
     if given.get("device", "auto") != "auto":
         as_device(given["device"])
+    if options.accept is not None:
+        from wfnb.runs import accept
+
+        accept(cell, options.accept)
+        print(f"{cell.path}: accepted as it is")
+        return 0
     if options.if_changed:
         from wfnb.runs import is_current
 

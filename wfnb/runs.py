@@ -103,9 +103,29 @@ def is_current(cell: Cell) -> bool:
         return False
     return (
         record["settings"] == json.loads(json.dumps(cell.resolved()))
-        and record["code"]["sha256"] == code_hash(cell)
+        and code_hash(cell) in {record["code"]["sha256"], *(accepted["sha256"] for accepted in record.get("accepted", []))}
         and record["inputs"] == _inputs(cell)
     )
+
+
+def accept(cell: Cell, why: str) -> None:
+    """Keep a finished run as it is although its code has changed since: for a change that cannot change its numbers.
+
+    ``run.json`` notes the new code's hash under ``accepted``, with the reason, beside that of the code which made the results.
+
+    Raises:
+        MissingRunError: The run is missing, or was made with other settings or from other inputs, which no reason makes up for.
+        ValueError: There is no reason.
+    """
+    record = finished(cell).record
+    if not why.strip():
+        raise ValueError("say why the change of code cannot change the numbers.")
+    if record["settings"] != json.loads(json.dumps(cell.resolved())) or record["inputs"] != _inputs(cell):
+        raise MissingRunError(f"run {cell.path} was made with other settings or from other inputs: make it with: {cell.command()}")
+    note = {"sha256": code_hash(cell), "commit": _commit(), "why": why, "on": datetime.now(UTC).isoformat(timespec="seconds")}
+    partial = cell.folder / f".run.json.{os.getpid()}.json"
+    _write(partial, record | {"accepted": [*record.get("accepted", []), note]})
+    os.replace(partial, cell.folder / "run.json")
 
 
 def _inputs(cell: Cell) -> dict[str, dict[str, str]]:
@@ -147,6 +167,7 @@ class Run:
 
         self.cell, self.device = cell, device
         self._started = time.monotonic()
+        self._code = {"version": metadata.version("wfnb"), "commit": _commit(), "sha256": code_hash(cell)}
         self._data = None
         torch.manual_seed(cell.seed)
         if device.type == "cuda":
@@ -281,7 +302,7 @@ class Run:
             "step": self.cell.step,
             "parameters": self.cell.parameters(),
             "settings": self.settings,
-            "code": {"version": metadata.version("wfnb"), "commit": _commit(), "sha256": code_hash(self.cell)},
+            "code": self._code,
             "libraries": {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()},
             "device": {"kind": self.device.type, "name": device, "threads": torch.get_num_threads()},
             "seconds": round(time.monotonic() - self._started, 1),
