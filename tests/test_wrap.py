@@ -49,6 +49,14 @@ def test_only_alpha_tables_are_trainable_with_one_row_a_class(name, separate, ne
     assert len(wf.alphas()) == len(wf.filters) + separate * with_bias
 
 
+def test_biases_of_projections_have_gates_of_their_own_unless_said_otherwise(network, tmp_path):
+    for name, separate in {"plain": False, "vit": True}.items():
+        net = network(name)
+        wf = wfnb.WFNet(net, 5)
+        assert any(key.endswith(".bias") for key in wf.alphas()) is separate
+        assert list(wfnb.WFNet.load(wf.save(tmp_path / name), net).alphas()) == list(wf.alphas())
+
+
 def test_masks_every_convolution_or_qkv_and_nothing_else(network):
     expected = {
         "plain": ["conv1", "conv2"],

@@ -4,6 +4,7 @@
 quartiles beside it; an absolute time on a CPU says nothing about another machine.
 """
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -42,6 +43,7 @@ from wfnb.zoo import create_model
 
 __all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "costs_table", "keep", "kept", "measure", "paired", "ratios_table"]
 
+CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
 
 
@@ -200,6 +202,24 @@ class _Bench:
     def step_memory(self) -> list[float]:
         return [self.untraining().peak_bytes(self.device) / self.training().peak_bytes(self.device)]
 
+    def before_first_gate(self) -> list[float]:
+        """The share of a forward pass that comes before the first gate, and so is the same for all rows."""
+
+        class ReachedError(Exception):
+            pass
+
+        def stop(*_: object) -> None:
+            raise ReachedError
+
+        wf = self.wf.original()
+        dict(wf.named_modules())[next(iter(self.wf.filters))].register_forward_hook(stop)
+
+        def begin() -> None:
+            with contextlib.suppress(ReachedError), torch.inference_mode():
+                wf(self.images)
+
+        return self.ratio(begin, self._plain)
+
     def all_rows(self) -> list[float]:
         labels = torch.arange(len(self.images), device=self.device) % 10
         slower = self.ratio(lambda: retain_forget_accuracy(self.wf, self.images, labels), self._plain)
@@ -296,13 +316,18 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
     k, common = data.num_classes, {"batch_size": network.training.batch_size}
     found: dict[str, object] = {}
 
-    wf = WFNet(original, k, data.class_names)
-    recipe = named_recipe("wfnb", wf.attention).changed(scale.settings)
-    _wait(device)
-    started = time.perf_counter()
-    untrain(wf, data.train, data.val, recipe, progress=False)
-    _wait(device)
-    seconds, seen = time.perf_counter() - started, retain_forget_accuracy(wf, images, labels)
+    def untrained(**changes: object) -> tuple[WFNet, float]:
+        wf = WFNet(original, k, data.class_names)
+        recipe = named_recipe("wfnb", wf.attention).changed(scale.settings | changes)
+        _wait(device)
+        started = time.perf_counter()
+        untrain(wf, data.train, data.val, recipe, progress=False)
+        _wait(device)
+        return wf, time.perf_counter() - started
+
+    wf, seconds = untrained()
+    seen = retain_forget_accuracy(wf, images, labels)
+    closed = torch.cat([torch.sigmoid(table).flatten() for table in wf.alphas().values()]) < CLOSED
     tables = sum(table.nbytes for table in wf.alphas().values())
     found["WF-Net"] = _cost(seconds, 1, weights + tables, seen.acc_r, seen.acc_f)
     for method in baselines.METHODS:
@@ -321,7 +346,18 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
     _wait(device)
     acc_r, acc_f = _single_class([retrained], images, labels)
     found["retrained"] = _cost(k * (time.perf_counter() - started), k, k * weights, acc_r, acc_f) | {"classes_measured": 1}
-    return {"network": f"{scale.arch} of preset {scale.preset} on {dataset}", "classes": k, "methods": found}
+    schedules = []
+    for chi in (1, 2, 3):  # judged on the validation images, as any setting
+        wf, seconds = untrained(chi=chi)
+        seen = retain_forget_accuracy(wf, *data.val.all())
+        schedules.append({"chi": chi, "seconds": seconds, "val_acc_r_pct": 100 * seen.acc_r, "val_acc_f_pct": 100 * seen.acc_f})
+    return {
+        "network": f"{scale.arch} of preset {scale.preset} on {dataset}",
+        "classes": k,
+        "methods": found,
+        "schedules": schedules,
+        "gates_below_0.001_pct": 100 * float(closed.float().mean()),
+    }
 
 
 def _single_class(networks: Sequence[nn.Module], images: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -364,7 +400,8 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         bar.note(network=network, row=name)
         if bench is None or bench.arch != network:
             bench = _Bench(network, scale, device)
-        rows.append(_row(name, network, getattr(bench, name)()))
+        more = {"shareable": statistics.median(bench.before_first_gate())} if name in ("step", "all_rows") else {}
+        rows.append(_row(name, network, getattr(bench, name)(), **more))
     costs = all_classes(scale, device)
     rows.append(_all_classes_row(costs))
     rows.append(_row("import", "", import_ratio(scale.repeats)))

@@ -36,7 +36,8 @@ class WFNet(nn.Module):
         num_classes: K.
         class_names: K names, ``"0"`` to ``"K-1"`` where left out.
         layers: Names of the layers to mask (convolutions or linear layers), instead of those above.
-        separate_bias: Give biases gates of their own (the paper's two tables); else one gate serves weight and bias of a channel.
+        separate_bias: Give biases gates of their own (the paper's two tables), or let one gate serve weight and bias of a channel (the
+            authors' code). Where left out, what does best with our recipe: separate for projections, shared for convolutions.
         example: An image batch (B, C, H, W) to check the network with, where none of the usual sizes fits.
 
     Raises:
@@ -50,7 +51,7 @@ class WFNet(nn.Module):
         class_names: Sequence[str] | None = None,
         *,
         layers: Sequence[str] | None = None,
-        separate_bias: bool = False,
+        separate_bias: bool | None = None,
         example: Tensor | None = None,
     ) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class WFNet(nn.Module):
         names = [str(c) for c in range(num_classes)] if class_names is None else [str(name) for name in class_names]
         if len(names) != num_classes:
             raise ValueError(f"class_names must hold one name a class: {num_classes}, not {len(names)}.")
-        self.num_classes, self.class_names = num_classes, tuple(names)
+        self.num_classes, self.class_names, self._separate_bias = num_classes, tuple(names), separate_bias
         self._choice = Choice()
         self._trainable = tuple(name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)
         self.model = copy.deepcopy(model).requires_grad_(False)
@@ -79,7 +80,8 @@ class WFNet(nn.Module):
         filters = {}
         for module in found.values():
             kind = WFConv2d if isinstance(module, nn.Conv2d) else WFLinear
-            filters[id(module)] = kind(module, num_classes, self._choice, separate_bias)
+            separate = kind is WFLinear if separate_bias is None else separate_bias
+            filters[id(module)] = kind(module, num_classes, self._choice, separate)
         _replace(self.model, filters)
 
     # -- choosing what to forget ---------------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ class WFNet(nn.Module):
             "layers": list(self.filters),
             "weights_sha256": digest(original),
             "class_names": list(self.class_names),
-            "separate_bias": any(layer.alpha_bias is not None for layer in self.filters.values()),
+            "separate_bias": self._separate_bias,
         }
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:

@@ -114,8 +114,8 @@ PRESETS = {
         },
         {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 200, "check_every": 10}, "author": {"steps": 200, "check_every": 10}},
-        retrained=(0, 3, 8),
-        relearn_cap=20,
+        retrained=(0, 8),
+        relearn_cap=10,
     ),
     "laptop": Preset(
         "laptop",
@@ -125,7 +125,7 @@ PRESETS = {
         },
         {"wfnb": (0,), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 600}, "author": {"steps": 600}},
-        retrained=(0, 3),
+        retrained=(0,),
         relearn_cap=30,
     ),
     "paper": Preset(

@@ -77,6 +77,7 @@ class Recipe:
             highest ``"probability"``, the same with the mean softmax probability of the true class in the place of either accuracy, which
             tells rows apart where a few hundred images tie in accuracy.
         separate_bias: Whether the biases have gates of their own; used where a network is wrapped for this recipe.
+        bfloat16: As in ``Training``.
     """
 
     name: str = "wfnb"
@@ -98,6 +99,7 @@ class Recipe:
     patience: int = 12
     stop_on: str = "probability"
     separate_bias: bool = False
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         _check_types(self, "recipe setting")
@@ -128,9 +130,12 @@ _AUTHOR = Recipe(
     "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True, chi=5, optimizer="sgd", lr=100.0,
     decay=False, clamp=3.0, steps=5000, check_every=0, patience=10, stop_on="accuracy",
 )  # fmt: skip
-# ours; qkv gates reach less of a network: they start half open, take a longer way, and one retaining image a forgetting one is enough
+# ours; qkv gates reach less of a network: biases have their own, they start half open, take a longer way, and one retaining image a
+# forgetting one is enough
 _OURS = Recipe()
-_OURS_ATTENTION = replace(_OURS, lambda1=0.25, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, chi=1, steps=900, check_every=75)
+_OURS_ATTENTION = replace(
+    _OURS, lambda1=0.5, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, chi=1, steps=900, check_every=75, separate_bias=True
+)  # fmt: skip
 # name: (for convolutions, for attention)
 RECIPES = {
     "paper": (_PAPER, replace(_PAPER, lambda1=100.0)),

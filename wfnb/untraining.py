@@ -113,7 +113,7 @@ def untraining_step(
     """
     _check_range("train", labels, wf.num_classes)
     expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
-    with autocast(images.device):
+    with autocast(images.device, recipe.bfloat16):
         logits = wf(images[expanded.index], forget=expanded.rows)
     terms = _terms(wf, recipe, logits, labels[expanded.index], expanded.forgetting)
     if not torch.isfinite(terms.total):
