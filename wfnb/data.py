@@ -20,9 +20,10 @@ from wfnb.checks import check_choice
 from wfnb.names import TASKS
 from wfnb.paths import data_folder
 
-__all__ = ["ImageData", "ImageSet", "batches", "halved", "load_dataset", "sample", "together"]
+__all__ = ["ImageData", "ImageSet", "batches", "halved", "images_a_pass", "load_dataset", "sample", "together"]
 
 SMALL = 2**30  # bytes of uint8 pixels that may live as one tensor on the device
+PASS_IMAGES, PASS_PIXELS = 500, 2**21  # at most so many in one forward pass without gradients: 41 images of 224x224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation, per channel, of pixels scaled to [0, 1]
 
@@ -298,7 +299,7 @@ def _labels(data: Dataset) -> Tensor | None:
 
 def together(data: Dataset, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """All normalised images (N, C, H, W) and labels (N,) of ``data`` on ``device``, however it is kept."""
-    images, labels = zip(*batches(data, 500, device=device), strict=True)
+    images, labels = zip(*batches(data, None, device=device), strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
@@ -310,9 +311,14 @@ def halved(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
     return Subset(data, order[len(data) // 2 :]), Subset(data, order[: len(data) // 2])
 
 
+def images_a_pass(images: Tensor) -> int:
+    """How many images of the form of ``images`` (..., H, W) a forward pass without gradients takes at once, so that memory holds them."""
+    return max(min(PASS_IMAGES, PASS_PIXELS // (images.shape[-2] * images.shape[-1])), 1)
+
+
 def batches(
     source: Dataset | DataLoader,
-    batch_size: int,
+    batch_size: int | None,
     *,
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
@@ -323,10 +329,12 @@ def batches(
     Args:
         source: An ``ImageSet`` (indexed where it lives), any map-style data set of (image tensor, int label), or a ``DataLoader``,
             which keeps its own batch size and order.
+        batch_size: Images in a batch; ``None`` for what one forward pass without gradients takes (``images_a_pass``).
         generator: A CPU generator that shuffles; ``None`` keeps the order.
         drop_last: Leave out a last batch that is not full, unless it is the only one.
     """
     if isinstance(source, ImageSet):
+        batch_size = batch_size or images_a_pass(source.images)
         n, where = len(source), source.images.device
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         stop = n - n % batch_size if drop_last and n >= batch_size else n
@@ -337,6 +345,7 @@ def batches(
     if not isinstance(source, DataLoader):
         if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
             raise TypeError(f"data must be a map-style Dataset of (image tensor, int label) or a DataLoader, not {type(source).__name__}.")
+        batch_size = batch_size or images_a_pass(source[0][0])
         workers = min(os.cpu_count() or 1, 8) if len(source) * 3 * 224 * 224 > SMALL else 0
         full = drop_last and len(source) >= batch_size
         source = DataLoader(source, batch_size, shuffle=generator is not None, generator=generator, drop_last=full, num_workers=workers)
