@@ -3,6 +3,7 @@
 Weights are timm's (``"pretrained"``) or a safetensors file that holds a state dict. A pickle can run code when it is opened, so none is.
 """
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from wfnb.features import classifier_of
 from wfnb.names import ARCHITECTURES
 from wfnb.zoo import create_model
 
-__all__ = ["expected_images", "knows", "load_network", "read_weights"]
+__all__ = ["expected_images", "knows", "load_network", "narrowed", "read_weights"]
 
 
 def expected_images(arch: str) -> dict[str, object]:
@@ -81,7 +82,7 @@ def load_network(
         if k != len(class_names):
             model = create_model(arch, num_classes=k, **form)
         _fill(model, weights)
-    return _narrowed(model, class_names).eval()
+    return narrowed(model, class_names).eval()
 
 
 def _timm_weights(arch: str, form: dict[str, object]) -> nn.Module:
@@ -125,21 +126,21 @@ def knows(class_names: Sequence[str]) -> list[int] | None:
 
 
 @torch.no_grad()
-def _narrowed(model: nn.Module, class_names: Sequence[str]) -> nn.Module:
-    """``model`` with the rows of ``class_names`` in its last layer, where it has ImageNet's 1,000 and those are among them."""
+def narrowed(model: nn.Module, class_names: Sequence[str]) -> nn.Module:
+    """A copy of ``model`` whose last layer has only the rows of ``class_names``, so that its outputs are these classes in this order.
+
+    ``model`` itself where it has not ImageNet's 1,000 outputs, or where ``class_names`` are not the WordNet ids of some of those classes.
+    """
     kept = knows(class_names)
-    try:
-        classifier = classifier_of(model, 1000)
-    except ValueError:
+    if kept is None or kept == list(range(1000)) or not any(isinstance(m, nn.Linear) and m.out_features == 1000 for m in model.modules()):
         return model
-    if kept is None or len(class_names) == 1000:
-        return model
-    smaller = nn.Linear(classifier.in_features, len(kept), bias=classifier.bias is not None)
-    smaller.weight.copy_(classifier.weight[kept])
-    if classifier.bias is not None:
-        smaller.bias.copy_(classifier.bias[kept])
-    for parent in model.modules():
-        for name, child in list(parent.named_children()):
-            if child is classifier:
-                setattr(parent, name, smaller)
+    model = copy.deepcopy(model)
+    whole = classifier_of(model, 1000)
+    smaller = nn.Linear(whole.in_features, len(kept), bias=whole.bias is not None).to(whole.weight)
+    smaller.weight.copy_(whole.weight[kept])
+    if whole.bias is not None:
+        smaller.bias.copy_(whole.bias[kept])
+    name = next(name for name, module in model.named_modules() if module is whole)
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, smaller)
     return model
