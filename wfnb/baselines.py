@@ -143,7 +143,7 @@ def fine_tune(
 
 
 def _validation(val: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    images, labels = zip(*batches(sample(val, VAL_IMAGES), 500, device=device), strict=True)
+    images, labels = zip(*batches(sample(val, VAL_IMAGES), None, device=device), strict=True)
     return torch.cat(images), torch.cat(labels)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from wfnb.checks import check_choice
-from wfnb.names import ARCHITECTURES, TASKS
+from wfnb.names import ARCHITECTURES, TASKS, TIMM
 from wfnb.paths import notebooks_folder, runs_folder
 from wfnb.presets import Preset, preset_named
 from wfnb.recipes import RECIPES, Recipe, named_recipe
@@ -33,6 +33,7 @@ class Step:
         once: Whether one cell a network is enough: the recipe ``wfnb``, and the first seed that it is run with.
         per_preset: Whether one cell serves the whole preset.
         single_class: Whether it works on one network a forgotten class: on the preset's ``baseline_seeds``, and where originals are trained.
+        options: The notebook's further parameters that change its results.
         in_graph: Whether the graph of a preset makes it; what is opened by hand is left out, and reads what it needs when it is run.
     """
 
@@ -46,6 +47,7 @@ class Step:
     once: bool = False
     per_preset: bool = False
     single_class: bool = False
+    options: tuple[str, ...] = ()
     in_graph: bool = True
 
 
@@ -98,6 +100,16 @@ STEPS = {
     "explorer": Step(notebook="07_explorer", needs=("train", "untrain"), modules=_EXPLORE, in_graph=False),
     "lesson": Step(notebook="09_lesson", modules=_UNTRAIN, per_preset=True, in_graph=False),
     "benchmark": Step(notebook="10_benchmark", modules=("bench",), per_preset=True, in_graph=False),
+    "your_network": Step(
+        notebook="11_your_network",
+        needs=("train",),
+        modules=(*_UNTRAIN, "metrics/per_class", "pretrained"),
+        scales=("probe_images",),
+        untrains=True,
+        per_recipe=True,
+        options=("checkpoint", "forget_class", "mean", "std"),
+        in_graph=False,
+    ),
 }
 
 
@@ -107,6 +119,7 @@ class Cell:
 
     Attributes:
         settings: Changes to the training or the recipe, by setting name.
+        options: The step's further parameters (``Step.options``) where they are not the notebook's defaults.
     """
 
     step: str
@@ -116,6 +129,7 @@ class Cell:
     seed: int = 0
     recipe: str = ""
     settings: dict[str, object] = field(default_factory=dict, hash=False)
+    options: dict[str, object] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, step: str, parameters: dict[str, object]) -> "Cell":
@@ -131,7 +145,9 @@ class Cell:
             names["dataset"] = next(iter(preset.networks))
         if names.get("arch") == "auto":
             names["arch"] = next(iter(preset.networks.get(names["dataset"], next(iter(preset.networks.values())))))
-        if "dataset" in names and not names["dataset"].startswith("folder:"):
+        if names.get("dataset", "").startswith("folder:"):  # a notebook's kernel may work in another folder than its caller
+            names["dataset"] = f"folder:{_absolute(names['dataset'].removeprefix('folder:'))}"
+        elif "dataset" in names:
             check_choice("data set", names["dataset"], [*TASKS, "folder:PATH"])
         if "arch" in names and names["arch"] not in ARCHITECTURES:
             from wfnb.zoo import check_architecture
@@ -141,7 +157,10 @@ class Cell:
             check_choice("recipe", names["recipe"], RECIPES)
         if names.get("seed", 0) < 0:
             raise ValueError(f"seed must be 0 or more, not {names['seed']}.")
-        cell = cls(step, preset.name, **names)
+        options = {name: parameters[name] for name in STEPS[step].options if parameters.get(name)}
+        if options.get("checkpoint", TIMM) != TIMM:
+            options["checkpoint"] = _absolute(options["checkpoint"])
+        cell = cls(step, preset.name, **names, options=options)
         cell.resolved()
         return cell
 
@@ -154,6 +173,8 @@ class Cell:
     def path(self) -> str:
         """Where its results lie, below the runs folder."""
         name = f"{self.step}-{self.recipe}" if self.recipe else self.step
+        if self.options.get("checkpoint"):
+            name += f"-{Path(self.options['checkpoint']).stem}"
         if STEPS[self.step].per_preset:
             return f"{self.preset}/{name}"
         dataset = self.dataset.replace("folder:", "folder-").strip("/").replace("/", "-").replace(" ", "_")
@@ -186,7 +207,7 @@ class Cell:
             settings |= {"recipe": {n: asdict(self.recipe_for(a)) for n, a in (("convolutions", False), ("attention", True))}}
         elif self.settings and self.step != "train":
             raise ValueError(f"step {self.step!r} has no settings to change; allowed are those of train and of what untrains.")
-        return settings | {name: getattr(self.plan, name) for name in STEPS[self.step].scales}
+        return settings | {name: getattr(self.plan, name) for name in STEPS[self.step].scales} | self.options
 
     def recipe_for(self, attention: bool) -> Recipe:
         """The recipe in force, for a network of attention projections or of convolutions."""
@@ -198,11 +219,11 @@ class Cell:
         """The cells whose results this one reads."""
         if STEPS[self.step].per_preset:
             return [cell for cell in graph(self.preset) if cell.step in STEPS[self.step].needs]
-        return [self.beside(step) for step in STEPS[self.step].needs]
+        return [self.beside(step) for step in STEPS[self.step].needs if not self.options.get("checkpoint")]
 
     def beside(self, step: str) -> "Cell":
         """The cell of another step for the same network, seed and, where that step has one, recipe (``wfnb`` where this has none)."""
-        return replace(self, step=step, recipe=(self.recipe or "wfnb") if STEPS[step].per_recipe else "", settings={})
+        return replace(self, step=step, recipe=(self.recipe or "wfnb") if STEPS[step].per_recipe else "", settings={}, options={})
 
     def parameters(self) -> dict[str, object]:
         """The notebook's parameters."""
@@ -211,11 +232,13 @@ class Cell:
             given |= {"dataset": self.dataset, "arch": self.arch, "seed": self.seed}
         if self.recipe:
             given["recipe"] = self.recipe
-        return given | ({"settings": self.settings} if self.settings else {})
+        return given | ({"settings": self.settings} if self.settings else {}) | self.options
 
     def command(self) -> str:
         """The command that makes it."""
-        given = [f"-p {name} {shlex.quote(json.dumps(v) if isinstance(v, dict) else str(v))}" for name, v in self.parameters().items()]
+        given = [
+            f"-p {name} {shlex.quote(json.dumps(v) if isinstance(v, dict | list) else str(v))}" for name, v in self.parameters().items()
+        ]
         return " ".join(["wfnb run", STEPS[self.step].notebook, *given])
 
 
@@ -252,6 +275,10 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
                 elif not step.per_preset:
                     cells += [replace(one, seed=seed) for seed in plan.seeds]
     return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset and step.in_graph]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _parse_settings(text: str) -> dict[str, dict[str, object]]:

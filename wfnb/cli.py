@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.output:
             from wfnb.notebooks import execute
 
-            execute(notebook, declared_parameters(notebook) | given, options.output, quiet=not options.verbose)
+            execute(notebook, declared_parameters(notebook) | given | cell.parameters(), options.output, quiet=not options.verbose)
             output = options.output
         else:
             output = run_cell(cell, given, quiet=not options.verbose)

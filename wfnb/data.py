@@ -6,7 +6,7 @@ KellerJordan/cifar10-airbench). Large folders are read by a ``DataLoader``. ``ba
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +20,12 @@ from wfnb.checks import check_choice
 from wfnb.names import TASKS
 from wfnb.paths import data_folder
 
-__all__ = ["ImageData", "ImageSet", "batches", "halved", "load_dataset", "sample"]
+__all__ = ["ImageData", "ImageSet", "batches", "halved", "images_a_pass", "load_dataset", "sample", "together"]
 
 SMALL = 2**30  # bytes of uint8 pixels that may live as one tensor on the device
+PASS_IMAGES, PASS_PIXELS = 500, 2**21  # at most so many in one forward pass without gradients: 41 images of 224x224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation, per channel, of pixels scaled to [0, 1]
 
 
 class ImageSet(Dataset):
@@ -108,7 +110,7 @@ class ImageData:
         return f"ImageData({self.name!r}: {self.num_classes} classes, {self.channels}x{self.size}x{self.size}, {sizes})"
 
 
-def _digits(seed: int, device: torch.device) -> ImageData:
+def _digits(seed: int, device: torch.device, stats: Statistics | None) -> ImageData:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -118,10 +120,10 @@ def _digits(seed: int, device: torch.device) -> ImageData:
     # scikit-learn's file has no split of its own: a fixed fifth of each class is the test set, whatever the seed
     rest, test = _stratified(labels, len(labels) // 5, seed=20_000)
     train, val = _stratified(labels[rest], len(rest) // 6, seed)
-    return _tensors("digits", images, labels, rest[train], rest[val], test, [str(d) for d in range(10)], device)
+    return _tensors("digits", images, labels, rest[train], rest[val], test, [str(d) for d in range(10)], device, stats=stats)
 
 
-def _torchvision(kind: str, seed: int, device: torch.device) -> ImageData:
+def _torchvision(kind: str, seed: int, device: torch.device, stats: Statistics | None) -> ImageData:
     from torchvision import datasets
 
     cls, present = {"mnist": (datasets.MNIST, "MNIST/raw"), "cifar10": (datasets.CIFAR10, "cifar-10-batches-py")}[kind]
@@ -146,30 +148,34 @@ def _torchvision(kind: str, seed: int, device: torch.device) -> ImageData:
     n_train = len(parts[0])
     train, val = _stratified(labels[:n_train], n_train // 10, seed)
     names = [str(d) for d in range(10)] if kind == "mnist" else parts[0].classes
-    return _tensors(kind, images, labels, train, val, torch.arange(n_train, len(labels)), names, device, flips=kind == "cifar10")
+    test = torch.arange(n_train, len(labels))
+    return _tensors(kind, images, labels, train, val, test, names, device, flips=kind == "cifar10", stats=stats)
 
 
-def _tensors(name, images, labels, train, val, test, class_names, device, flips=False, mean=None, std=None) -> ImageData:
-    if mean is None:
+def _tensors(name, images, labels, train, val, test, class_names, device, flips=False, stats=None) -> ImageData:
+    if stats is None:
         pixels = images[train].float() / 255
-        mean, std = ([round(float(v), 4) for v in stat(pixels, (0, 2, 3))] for stat in (torch.mean, torch.std))
-    splits = [ImageSet(images[i], labels[i], tuple(mean), tuple(std)).to(device) for i in (train, val, test)]
-    return ImageData(name, *splits, tuple(class_names), images.shape[1], images.shape[2], tuple(mean), tuple(std), flips)
+        stats = [tuple(round(float(v), 4) for v in stat(pixels, (0, 2, 3))) for stat in (torch.mean, torch.std)]
+    elif len(stats[0]) != images.shape[1]:
+        raise ValueError(f"data set {name!r} has {images.shape[1]} channel(s): mean and std must hold as many, not {len(stats[0])}.")
+    splits = [ImageSet(images[i], labels[i], *stats).to(device) for i in (train, val, test)]
+    return ImageData(name, *splits, tuple(class_names), images.shape[1], images.shape[2], *stats, flips)
 
 
-def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int) -> ImageData:
+def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int, stats: Statistics | None) -> ImageData:
     """``folder/train/<class>/`` and ``folder/val/<class>/`` (or ``test``) as torchvision's ImageFolder reads them."""
-    from torchvision.datasets import ImageFolder
-
     test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
     if not (folder / "train").is_dir() or test_folder is None:
         raise FileNotFoundError(
             f"data set {name!r}: {folder} must hold train/<class>/*.jpg and val/<class>/*.jpg (or test/), one folder a class."
         )
-    train_set, test_set = (ImageFolder(str(part), transform=_Read(size)) for part in (folder / "train", test_folder))
+    train_set, test_set = (_image_folder(name, part, size) for part in (folder / "train", test_folder))
     if train_set.classes != test_set.classes:
         odd = sorted(set(train_set.classes) ^ set(test_set.classes))
         raise ValueError(f"data set {name!r}: train and {test_folder.name} must hold the same classes; only one has {odd[:5]}.")
+    if len(train_set.classes) < 2:
+        raise ValueError(f"data set {name!r}: {folder / 'train'} holds one class, {train_set.classes[0]!r}: at least two are needed.")
+    stats = stats or (IMAGENET_MEAN, IMAGENET_STD)
     labels = torch.tensor(train_set.targets)
     train, val = _stratified(labels, max(len(labels) // 10, 1), seed)
     count = len(labels) + len(test_set)
@@ -177,12 +183,24 @@ def _folder(name: str, folder: Path, seed: int, device: torch.device, size: int)
         images = torch.stack([item[0] for part in (train_set, test_set) for item in part])
         labels = torch.cat([labels, torch.tensor(test_set.targets)])
         test = torch.arange(len(train_set), count)
-        names, stats = train_set.classes, {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        return _tensors(name, images, labels, train, val, test, names, device, flips=True, **stats)
+        return _tensors(name, images, labels, train, val, test, train_set.classes, device, flips=True, stats=stats)
     for part in (train_set, test_set):
-        part.transform = _Read(size, normalise=True)
+        part.transform = _Read(size, stats)
     parts = Subset(train_set, train.tolist()), Subset(train_set, val.tolist()), test_set
-    return ImageData(name, *parts, tuple(train_set.classes), 3, size, IMAGENET_MEAN, IMAGENET_STD, flips=True)
+    return ImageData(name, *parts, tuple(train_set.classes), 3, size, *stats, flips=True)
+
+
+def _image_folder(name: str, folder: Path, size: int):
+    from torchvision.datasets import ImageFolder
+
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if not classes:
+        raise FileNotFoundError(f"data set {name!r}: {folder} holds no folder: it must hold one a class, with that class's images.")
+    found = ImageFolder(str(folder), transform=_Read(size), allow_empty=True)
+    empty = [classes[c] for c in sorted(set(range(len(classes))) - set(found.targets))]
+    if empty:
+        raise FileNotFoundError(f"data set {name!r}: {folder} holds no image of {', '.join(map(repr, empty[:5]))}: every class needs one.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -190,14 +208,14 @@ class _Read:
     """An opened image as pixels (3, size, size), ``uint8``, or normalised; a class, for worker processes are sent it."""
 
     size: int
-    normalise: bool = False
+    stats: Statistics | None = None
 
     def __call__(self, image) -> Tensor:
         from torchvision.transforms import InterpolationMode, functional
 
         image = functional.resize(image.convert("RGB"), round(self.size / 0.875), InterpolationMode.BICUBIC)
         pixels = functional.pil_to_tensor(functional.center_crop(image, self.size))
-        return functional.normalize(pixels.float() / 255, IMAGENET_MEAN, IMAGENET_STD) if self.normalise else pixels
+        return functional.normalize(pixels.float() / 255, *self.stats) if self.stats else pixels
 
 
 def _stratified(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -212,7 +230,15 @@ def _stratified(labels: Tensor, held_out: int, seed: int) -> tuple[Tensor, Tenso
     return by_rank[held_out:].sort().values, by_rank[:held_out].sort().values
 
 
-def load_dataset(name: str, *, seed: int = 0, device: torch.device | str = "cpu", size: int = 224) -> ImageData:
+def load_dataset(
+    name: str,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    size: int = 224,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> ImageData:
     """Load a data set with its train, validation and test splits.
 
     Args:
@@ -222,21 +248,32 @@ def load_dataset(name: str, *, seed: int = 0, device: torch.device | str = "cpu"
         seed: Fixes which training images form the validation split (a sixth of digits, else a tenth). The test split never changes.
         device: Where small sets live.
         size: Images of a folder are resized and cropped to (3, size, size).
+        mean, std: What a network that was trained elsewhere wants pixels scaled to [0, 1] normalised with, per channel. Where left out:
+            ImageNet's for folders, and for the other data sets those of their training images.
 
     Raises:
-        ValueError: The name is unknown, or the folders' classes differ.
+        ValueError: The name is unknown, the folders' classes differ or are fewer than two, or mean and std do not fit.
         FileNotFoundError: The data are not there; the message says how to get them.
     """
-    device = torch.device(device)
+    device, stats = torch.device(device), _statistics(mean, std)
     if isinstance(name, str) and name.startswith("folder:") and name != "folder:PATH":
-        return _folder(name, Path(os.path.expanduser(name.removeprefix("folder:"))), seed, device, size)
+        return _folder(name, Path(os.path.expanduser(name.removeprefix("folder:"))), seed, device, size, stats)
     if name not in TASKS:
         check_choice("data set", name, [*TASKS, "folder:PATH (the path of a folder)"])
     if name == "digits":
-        return _digits(seed, device)
+        return _digits(seed, device, stats)
     if name == "imagenet":
-        return _folder(name, data_folder() / "imagenet", seed, device, 224)
-    return _torchvision(name, seed, device)
+        return _folder(name, data_folder() / "imagenet", seed, device, size, stats)
+    return _torchvision(name, seed, device, stats)
+
+
+def _statistics(mean: Sequence[float] | None, std: Sequence[float] | None) -> Statistics | None:
+    if mean is None and std is None:
+        return None
+    mean, std = tuple(mean or ()), tuple(std or ())
+    if not mean or len(mean) != len(std) or min(std) <= 0:
+        raise ValueError(f"mean and std must be given together, one number a channel, std above 0; not {list(mean)} and {list(std)}.")
+    return mean, std
 
 
 def sample(data: Dataset, count: int, seed: int = 0) -> Dataset:
@@ -245,8 +282,25 @@ def sample(data: Dataset, count: int, seed: int = 0) -> Dataset:
         return data
     if isinstance(data, ImageSet):
         return data.subset(_stratified(data.labels.cpu(), count, seed)[1].to(data.labels.device))
+    labels = _labels(data)
+    if labels is not None:
+        return Subset(data, _stratified(labels, count, seed)[1].tolist())
     index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
     return Subset(data, index.sort().values.tolist())
+
+
+def _labels(data: Dataset) -> Tensor | None:
+    """The labels of a folder, or of a part of one, read from its listing."""
+    if isinstance(data, Subset):
+        labels = _labels(data.dataset)
+        return None if labels is None else labels[torch.as_tensor(data.indices)]
+    return torch.as_tensor(data.targets) if hasattr(data, "targets") else None
+
+
+def together(data: Dataset, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """All normalised images (N, C, H, W) and labels (N,) of ``data`` on ``device``, however it is kept."""
+    images, labels = zip(*batches(data, None, device=device), strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 def halved(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -257,9 +311,14 @@ def halved(data: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
     return Subset(data, order[len(data) // 2 :]), Subset(data, order[: len(data) // 2])
 
 
+def images_a_pass(images: Tensor) -> int:
+    """How many images of the form of ``images`` (..., H, W) a forward pass without gradients takes at once, so that memory holds them."""
+    return max(min(PASS_IMAGES, PASS_PIXELS // (images.shape[-2] * images.shape[-1])), 1)
+
+
 def batches(
     source: Dataset | DataLoader,
-    batch_size: int,
+    batch_size: int | None,
     *,
     device: torch.device | str = "cpu",
     generator: torch.Generator | None = None,
@@ -270,10 +329,12 @@ def batches(
     Args:
         source: An ``ImageSet`` (indexed where it lives), any map-style data set of (image tensor, int label), or a ``DataLoader``,
             which keeps its own batch size and order.
+        batch_size: Images in a batch; ``None`` for what one forward pass without gradients takes (``images_a_pass``).
         generator: A CPU generator that shuffles; ``None`` keeps the order.
         drop_last: Leave out a last batch that is not full, unless it is the only one.
     """
     if isinstance(source, ImageSet):
+        batch_size = batch_size or images_a_pass(source.images)
         n, where = len(source), source.images.device
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         stop = n - n % batch_size if drop_last and n >= batch_size else n
@@ -284,6 +345,7 @@ def batches(
     if not isinstance(source, DataLoader):
         if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
             raise TypeError(f"data must be a map-style Dataset of (image tensor, int label) or a DataLoader, not {type(source).__name__}.")
+        batch_size = batch_size or images_a_pass(source[0][0])
         workers = min(os.cpu_count() or 1, 8) if len(source) * 3 * 224 * 224 > SMALL else 0
         full = drop_last and len(source) >= batch_size
         source = DataLoader(source, batch_size, shuffle=generator is not None, generator=generator, drop_last=full, num_workers=workers)

@@ -40,7 +40,9 @@ def tapped(model: nn.Module, num_classes: int) -> Iterator[list[Tensor]]:
 
 
 @torch.inference_mode()
-def collect_features(model: nn.Module, data: Dataset | DataLoader, num_classes: int, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+def collect_features(
+    model: nn.Module, data: Dataset | DataLoader, num_classes: int, batch_size: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Last features (N, D) and labels (N,) of ``data`` on the CPU, in order."""
     device = next(model.parameters()).device
     features, labels = [], []

@@ -1,6 +1,6 @@
 """The names that users choose from, and the paper's names for them."""
 
-__all__ = ["ARCHITECTURES", "PAPER_DATASETS", "TASKS", "paper_name"]
+__all__ = ["ARCHITECTURES", "PAPER_DATASETS", "TASKS", "TIMM", "paper_name"]
 
 # data set: (classes, channels, image size)
 TASKS = {"digits": (10, 1, 16), "mnist": (10, 1, 28), "cifar10": (10, 3, 32), "imagenet": (1000, 3, 224)}
@@ -13,6 +13,8 @@ ARCHITECTURES = {
     "vit_s": ("ViT-S", "vit_small_patch16_224"),
     "resnet20": ("ResNet-20", None),
 }
+
+TIMM = "pretrained"  # in the place of a checkpoint's file: timm's own weights
 
 PAPER_DATASETS = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "imagenet": "ImageNet-1k"}
 

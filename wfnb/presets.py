@@ -121,7 +121,7 @@ PRESETS = {
         "laptop",
         {
             "mnist": {"resnet20": Network(training=Training(epochs=3, lr=0.2, crop=2, bfloat16=True))},
-            "cifar10": {"resnet20": Network(training=Training(epochs=22, bfloat16=True))},
+            "cifar10": {"resnet20": Network(training=Training(epochs=30, lr=0.2, bfloat16=True))},
         },
         {"wfnb": (0,), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 600}, "author": {"steps": 600}},

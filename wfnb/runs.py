@@ -24,6 +24,7 @@ from pathlib import Path
 
 from wfnb.cells import STEPS, Cell
 from wfnb.checks import as_device
+from wfnb.names import TIMM
 from wfnb.notebooks import check_parameters, injected_parameters, run_cell
 from wfnb.paths import project_root, runs_folder
 
@@ -129,8 +130,11 @@ def accept(cell: Cell, why: str) -> None:
 
 
 def _inputs(cell: Cell) -> dict[str, dict[str, str]]:
-    """SHA-256 of the files of each finished run that a cell reads, by path."""
+    """SHA-256 of the files of each finished run that a cell reads, by path, and of a checkpoint from elsewhere."""
     found = {}
+    checkpoint = Path(cell.options.get("checkpoint", ""))
+    if checkpoint.is_file():
+        found["checkpoint"] = {checkpoint.name: sha256(checkpoint)}
     for need in cell.needed():
         with contextlib.suppress(MissingRunError):
             found[need.path] = finished(need).record["outputs"]
@@ -190,10 +194,20 @@ class Run:
         if self._data is None:
             from wfnb.data import load_dataset
 
-            self._data = load_dataset(self.cell.dataset, device=self.device)
+            self._data = load_dataset(self.cell.dataset, device=self.device, **self._images())
             if self.cell.plan.images:
                 self._data = self._data.limited(self.cell.plan.images)
         return self._data
+
+    def _images(self) -> dict[str, object]:
+        """How images are prepared, where not as the data set has it: as timm's weights expect it, or as the notebook's parameters say."""
+        from wfnb.pretrained import expected_images
+
+        cell = self.cell
+        elsewhere = cell.options.get("checkpoint") or cell.plan.network(cell.dataset, cell.arch).pretrained
+        photographs = cell.dataset == "imagenet" or cell.dataset.startswith("folder:")
+        expected = expected_images(cell.arch) if elsewhere and photographs else {}
+        return expected | {name: cell.options[name] for name in ("mean", "std") if name in cell.options}
 
     def new_model(self, seed: int | None = None):
         """A freshly initialised network on the device, the same for the same seed (the run's where left out)."""
@@ -233,6 +247,19 @@ class Run:
         model = self.new_model()
         model.load_state_dict(load_file(self.needs("train").file("model.safetensors"), device=str(self.device)))
         return model.eval()
+
+    def network(self):
+        """The network of ``checkpoint`` (a safetensors file, or timm's weights), in eval mode; the trained original where none is given."""
+        from wfnb.pretrained import load_network, read_weights
+
+        source, settings = self.cell.options.get("checkpoint"), self.settings
+        if not source:
+            return self.original()
+        weights = None if source == TIMM else read_weights(source)  # a file that cannot be used is refused before the images are read
+        data = self.data
+        return load_network(
+            self.cell.arch, weights, data.class_names, channels=data.channels, size=data.size, width=settings["width"], depth=settings["depth"]
+        ).to(self.device)  # fmt: skip
 
     def wfnet(self):
         """The original with the rows that its untraining run filled, a ``WFNet``."""

@@ -37,7 +37,7 @@ def augment(images: Tensor, crop: int, flips: bool, generator: torch.Generator) 
 
 
 @torch.inference_mode()
-def accuracy(model: nn.Module, data: Dataset | DataLoader, batch_size: int = 500) -> float:
+def accuracy(model: nn.Module, data: Dataset | DataLoader, batch_size: int | None = None) -> float:
     """Share of the images of ``data`` whose highest logit is their label (micro), in [0, 1]; the model's mode is kept."""
     device, was_training = next(model.parameters()).device, model.training
     model.eval()

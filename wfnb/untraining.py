@@ -70,7 +70,7 @@ def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.d
     """Loss, Acc_r and Acc_f on validation images, each seen with its own row and with one other row (the same one at every check)."""
     generator = torch.Generator().manual_seed(0)
     sums, count = torch.zeros(6, dtype=torch.float64), 0
-    for images, labels in batches(val, 500, device=device):
+    for images, labels in batches(val, None, device=device):
         _check_range("val", labels, wf.num_classes)
         shift = torch.randint(1, wf.num_classes, (len(labels),), generator=generator).to(device)
         rows = torch.cat([labels, (labels + shift) % wf.num_classes])

@@ -2,6 +2,7 @@
 
 from wfnb.metrics.accuracy import RetainForget, predict, retain_forget_accuracy
 from wfnb.metrics.insertion import InsertionDeletion, insertion_deletion
+from wfnb.metrics.per_class import class_table
 from wfnb.metrics.probe import linear_probe_recall
 from wfnb.metrics.relearn import RelearnTime, relearn_curves, relearn_summary, relearn_time
 from wfnb.metrics.scores import (
@@ -23,6 +24,7 @@ __all__ = [
     "RetainForget",
     "accuracy",
     "class_accuracy",
+    "class_table",
     "each_row",
     "forgetting_scores",
     "insertion_deletion",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wfnb.data import images_a_pass
 from wfnb.net import WFNet
 from wfnb.training import autocast
 
@@ -33,11 +34,11 @@ class RetainForget:
 
 
 @torch.inference_mode()
-def predict(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 500) -> Tensor:
+def predict(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int | None = None) -> Tensor:
     """Logits (N, K) in float32 of ``images`` in batches, where the images live."""
     if not len(images):
         raise ValueError("there is no image to predict.")
-    parts = []
+    batch_size, parts = batch_size or images_a_pass(images), []
     for start in range(0, len(images), batch_size):
         with autocast(images.device):
             parts.append(model(images[start : start + batch_size]).float())
@@ -71,7 +72,7 @@ def accuracy_from_counts(counts: Tensor, classes: Sequence[int] | None = None) -
     return RetainForget(float(acc_r.mean()), float(acc_f.mean()), acc_r, acc_f, counts)
 
 
-def retain_forget_accuracy(wf: WFNet, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> RetainForget:
+def retain_forget_accuracy(wf: WFNet, images: Tensor, labels: Tensor, *, batch_size: int | None = None) -> RetainForget:
     """Acc_r and Acc_f of every class: row c is applied to every image, once a class.
 
     ``Acc_f[c] = mean(argmax wf(x, forget=c) == c)`` over the images of class c, and ``Acc_r[c] = mean(argmax wf(x, forget=c) == y)`` over all

@@ -62,9 +62,9 @@ def unlearning_scores(wf: WFNet, random_model: nn.Module, images: Tensor, labels
     return forgetting_scores(each_row(wf), random_model, images, labels)
 
 
-def each_row(wf: WFNet) -> Iterator[tuple[int, WFNet]]:
-    """Each class, and ``wf`` itself, with that class's row chosen while the pair is in use."""
-    for c in range(wf.num_classes):
+def each_row(wf: WFNet, classes: Iterable[int] | None = None) -> Iterator[tuple[int, WFNet]]:
+    """Each class (or each of ``classes``), and ``wf`` itself, with that class's row chosen while the pair is in use."""
+    for c in range(wf.num_classes) if classes is None else classes:
         with wf.forgetting(c):
             yield c, wf
 
