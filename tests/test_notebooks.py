@@ -310,8 +310,8 @@ def test_if_changed(copied, capsys, monkeypatch):
     assert (run.folder / "run.json").read_bytes() == before
     wfnb("run", "01_untrain", "-p", "preset", "smoke")
     assert len(ran) == 1  # without the option it always runs
-    wfnb("run", "01_untrain", "-p", "preset", "smoke", "-p", "settings", '{"lambda1": 0.5}', "--if-changed")
-    assert ran[1:] == [cell("untrain", recipe="wfnb", settings={"lambda1": 0.5})]
+    wfnb("run", "01_untrain", "-p", "preset", "smoke", "-p", "settings", '{"lambda1": 0.7}', "--if-changed")
+    assert ran[1:] == [cell("untrain", recipe="wfnb", settings={"lambda1": 0.7})]
     wfnb("run", "01_untrain", "-p", "preset", "smoke", "-p", "recipe", "paper", "--if-changed")
     assert len(ran) == 3
     monkeypatch.setattr("wfnb.runs.code_hash", lambda cell: "other code")
