@@ -190,9 +190,9 @@ def untrain(
         loss, loss_r, loss_f = (losses / max(since, 1)).tolist() if since else (float("nan"),) * 3
         losses = torch.zeros(3, device=device)
         rows.append({"step": step, "loss": loss, "loss_r": loss_r, "loss_f": loss_f} | seen)
-        bar.note(
-            loss=f"{loss:.3f}", Lr=f"{loss_r:.3f}", Lf=f"{loss_f:.2f}", Acc_r=f"{100 * seen['val_acc_r']:.1f} %", Acc_f=f"{100 * seen['val_acc_f']:.1f} %"
-        )  # fmt: skip
+        if since:
+            bar.note(loss=f"{loss:.3f}", Lr=f"{loss_r:.3f}", Lf=f"{loss_f:.2f}")
+        bar.note(Acc_r=f"{100 * seen['val_acc_r']:.1f} %", Acc_f=f"{100 * seen['val_acc_f']:.1f} %")
         if not math.isfinite(seen["val_loss"]):
             raise FloatingPointError(f"the loss of the validation images is {seen['val_loss']}")
         score = _score(recipe, seen)
