@@ -80,7 +80,7 @@ def reopened(wf: WFNet, share: float) -> Iterator[WFNet]:
     try:
         with torch.no_grad():
             for name, table in wf.alphas().items():
-                count = round(share * table.shape[1])
+                count = int(share * table.shape[1] + 0.5)  # as in the insertion metric
                 lowest = kept[name].argsort(dim=1, stable=True)[:, :count]
                 table.scatter_(1, lowest, torch.inf)  # a gate of exactly 1
         yield wf
