@@ -8,13 +8,19 @@ What the cells are, where their results lie and which library modules change the
 
 import json
 
+from snakemake.logging import logger
+
 from wfnb.cells import STEPS, graph
 from wfnb.paths import project_root, runs_folder
+from wfnb.reproduce import CellLines
 
 PRESET = config.get("preset", "quick")
 CELLS = {cell.path: cell for cell in graph(PRESET, config.get("settings") or "")}
 RUNS = str(runs_folder())
 LIBRARY = project_root() / "wfnb"
+NEEDS_GPU = {path: int(PRESET == "paper" and not STEPS[cell.step].per_preset) for path, cell in CELLS.items()}
+GPU = {"gpu": lambda wildcards: NEEDS_GPU[wildcards.path], "gpu_manufacturer": "nvidia"} if any(NEEDS_GPU.values()) else {}
+logger.addHandler(CellLines(RUNS))
 
 
 wildcard_constraints:
@@ -42,7 +48,7 @@ rule cell:
         f"{RUNS}/{{path}}/cell.log",
     threads: 1
     resources:
-        gpu=1 if PRESET == "paper" else 0,
         mem_mb=2000,
+        **GPU,
     shell:
-        "OMP_NUM_THREADS={threads} {params.command} --if-changed 2>&1 | tee {log:q}"
+        "OMP_NUM_THREADS={threads} {params.command} --if-changed > {log:q} 2>&1"
