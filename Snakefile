@@ -29,26 +29,25 @@ wildcard_constraints:
 
 rule all:
     input:
-        [f"{RUNS}/{path}/run.json" for path in CELLS],
+        [local(f"{RUNS}/{path}/run.json") for path in CELLS],
 
 
 rule cell:
     output:
         # `update`: an earlier result stays until the new one takes its place, and a failure loses nothing
-        update(f"{RUNS}/{{path}}/run.json"),
-        update(f"{RUNS}/{{path}}/metrics.json"),
+        update(local(f"{RUNS}/{{path}}/run.json")),
+        update(local(f"{RUNS}/{{path}}/metrics.json")),
     input:
-        results=lambda wildcards: [f"{RUNS}/{need.path}/run.json" for need in CELLS[wildcards.path].needed()],
-        notebook=lambda wildcards: str(CELLS[wildcards.path].notebook),
-        library=lambda wildcards: [str(LIBRARY / f"{module}.py") for module in STEPS[CELLS[wildcards.path].step].modules],
+        results=lambda wildcards: [local(f"{RUNS}/{need.path}/run.json") for need in CELLS[wildcards.path].needed()],
+        notebook=lambda wildcards: local(str(CELLS[wildcards.path].notebook)),
+        library=lambda wildcards: [local(str(LIBRARY / f"{module}.py")) for module in STEPS[CELLS[wildcards.path].step].modules],
     params:
         settings=lambda wildcards: json.dumps(CELLS[wildcards.path].resolved(), sort_keys=True),
         command=lambda wildcards: CELLS[wildcards.path].command(),
     log:
-        f"{RUNS}/{{path}}/cell.log",
+        local(f"{RUNS}/{{path}}/cell.log"),
     threads: 1
     resources:
-        mem_mb=2000,
         **GPU,
     shell:
         "OMP_NUM_THREADS={threads} {params.command} --if-changed > {log:q} 2>&1"
