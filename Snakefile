@@ -1,9 +1,11 @@
 """The one graph of all notebooks: every cell of a preset, each after the cells it needs.
 
-    snakemake --cores 2 --rerun-incomplete --config preset=quick          # what `make reproduce` calls
+    wfnb reproduce --preset quick                                         # what `make reproduce` calls; it calls this with what is stale
+    snakemake --cores 2 --rerun-incomplete --config preset=quick          # by file times alone
     snakemake --cores 2 --rerun-incomplete --config preset=quick settings=untrain/resnet18.lambda1=1.0
 
-What the cells are, where their results lie and which library modules change their numbers stands in wfnb/cells.py.
+What the cells are, where their results lie and which library modules change their numbers stands in wfnb/cells.py. Every file is
+`local`, that is, lies where all machines see it: a cell leaves more files than the graph names.
 """
 
 import json

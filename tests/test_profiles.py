@@ -13,8 +13,14 @@ snakemake = pytest.importorskip("snakemake")
 PROFILES = sorted((project_root() / "profiles").glob("*/config.yaml"))
 
 
-def plan(*arguments):
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
     """What Snakemake says that it would run."""
+    monkeypatch.setenv("WFNB_DATA", str(tmp_path / "data"))
+    return _plan
+
+
+def _plan(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "snakemake", "--directory", str(project_root()), *arguments, "--dry-run"],
         cwd=project_root(), capture_output=True, text=True, timeout=300,
@@ -23,7 +29,7 @@ def plan(*arguments):
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda p: p.parent.name)
 @pytest.mark.parametrize("preset", ["smoke", "paper"])
-def test_a_profile_plans_every_cell(profile, preset):
+def test_a_profile_plans_every_cell(profile, preset, plan):
     plugin = f"snakemake_executor_plugin_{profile.parent.name}"
     if importlib.util.find_spec(plugin) is None:
         pytest.skip(f"{plugin} is not installed")
