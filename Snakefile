@@ -1,20 +1,28 @@
 """The one graph of all notebooks: every cell of a preset, each after the cells it needs.
 
-    snakemake --cores 2 --rerun-incomplete --config preset=quick          # what `make reproduce` calls
+    wfnb reproduce --preset quick                                         # what `make reproduce` calls; it calls this with what is stale
+    snakemake --cores 2 --rerun-incomplete --config preset=quick          # by file times alone
     snakemake --cores 2 --rerun-incomplete --config preset=quick settings=untrain/resnet18.lambda1=1.0
 
-What the cells are, where their results lie and which library modules change their numbers stands in wfnb/cells.py.
+What the cells are, where their results lie and which library modules change their numbers stands in wfnb/cells.py. Every file is
+`local`, that is, lies where all machines see it: a cell leaves more files than the graph names.
 """
 
 import json
 
+from snakemake.logging import logger
+
 from wfnb.cells import STEPS, graph
 from wfnb.paths import project_root, runs_folder
+from wfnb.reproduce import CellLines
 
 PRESET = config.get("preset", "quick")
 CELLS = {cell.path: cell for cell in graph(PRESET, config.get("settings") or "")}
 RUNS = str(runs_folder())
 LIBRARY = project_root() / "wfnb"
+NEEDS_GPU = {path: int(PRESET == "paper" and not STEPS[cell.step].per_preset) for path, cell in CELLS.items()}
+GPU = {"gpu": lambda wildcards: NEEDS_GPU[wildcards.path], "gpu_manufacturer": "nvidia"} if any(NEEDS_GPU.values()) else {}
+logger.addHandler(CellLines(RUNS))
 
 
 wildcard_constraints:
@@ -23,26 +31,25 @@ wildcard_constraints:
 
 rule all:
     input:
-        [f"{RUNS}/{path}/run.json" for path in CELLS],
+        [local(f"{RUNS}/{path}/run.json") for path in CELLS],
 
 
 rule cell:
     output:
         # `update`: an earlier result stays until the new one takes its place, and a failure loses nothing
-        update(f"{RUNS}/{{path}}/run.json"),
-        update(f"{RUNS}/{{path}}/metrics.json"),
+        update(local(f"{RUNS}/{{path}}/run.json")),
+        update(local(f"{RUNS}/{{path}}/metrics.json")),
     input:
-        results=lambda wildcards: [f"{RUNS}/{need.path}/run.json" for need in CELLS[wildcards.path].needed()],
-        notebook=lambda wildcards: str(CELLS[wildcards.path].notebook),
-        library=lambda wildcards: [str(LIBRARY / f"{module}.py") for module in STEPS[CELLS[wildcards.path].step].modules],
+        results=lambda wildcards: [local(f"{RUNS}/{need.path}/run.json") for need in CELLS[wildcards.path].needed()],
+        notebook=lambda wildcards: local(str(CELLS[wildcards.path].notebook)),
+        library=lambda wildcards: [local(str(LIBRARY / f"{module}.py")) for module in STEPS[CELLS[wildcards.path].step].modules],
     params:
         settings=lambda wildcards: json.dumps(CELLS[wildcards.path].resolved(), sort_keys=True),
         command=lambda wildcards: CELLS[wildcards.path].command(),
     log:
-        f"{RUNS}/{{path}}/cell.log",
+        local(f"{RUNS}/{{path}}/cell.log"),
     threads: 1
     resources:
-        gpu=1 if PRESET == "paper" else 0,
-        mem_mb=2000,
+        **GPU,
     shell:
-        "OMP_NUM_THREADS={threads} {params.command} --if-changed 2>&1 | tee {log:q}"
+        "OMP_NUM_THREADS={threads} {params.command} --if-changed > {log:q} 2>&1"

@@ -3,16 +3,14 @@ explorer, ``wfnb status`` says what is finished, ``wfnb bench`` measures what it
 
 import argparse
 import os
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 from wfnb.cells import STEPS, Cell, graph
 from wfnb.checks import as_device, check_choice
 from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter, run_cell
-from wfnb.paths import notebooks_folder, project_root, runs_folder
+from wfnb.paths import notebooks_folder
 from wfnb.presets import PRESETS
 
 __all__ = ["main"]
@@ -104,65 +102,14 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    print(f"{cell.path}: done in {time.monotonic() - started:.0f} s; executed notebook {output}")
+    print(f"{cell.path}: done in {time.monotonic() - started:.0f} s" + (f"; executed notebook {output}" if not options.if_changed else ""))
     return 0
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    settings = " ".join(options.set)
-    for cell in graph(options.preset, settings):
-        cell.resolved()  # a wrong setting is refused before anything runs
-    started, memory = time.monotonic(), _PeakMemory()
-    command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
-        "--cores", str(options.cores), "--rerun-incomplete", "--quiet", "rules", "progress", "host", "reason", "--config", f"preset={options.preset}",
-        f"settings={settings}", *options.snakemake,
-    ]  # fmt: skip
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    with memory:
-        code = subprocess.run(command, env=environment).returncode
-    if code:
-        print("wfnb: the graph stopped; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
-        return code
-    seconds = time.monotonic() - started
-    from wfnb.runs import note_reproduction
+    from wfnb.reproduce import reproduce
 
-    note_reproduction(options.preset, seconds, memory.peak, options.cores)
-    folder = runs_folder() / options.preset
-    for table in ("table1", "table2"):
-        print((folder / "tables" / f"{table}.txt").read_text(encoding="utf-8"))
-    print(f"page to look at       {folder / 'index.html'}\ntables and figures    {folder}/tables, {folder}/figures")
-    print(f"executed notebooks    {folder}/<dataset>/<network>/seed<k>/<step>/*.ipynb")
-    print(f"took {seconds:.0f} s and {memory.peak / 1e9:.1f} GB on {options.cores} cores")
-    return 0
-
-
-class _PeakMemory:
-    """The most memory that this process and its children held together, looked at twice a second (shared pages counted once)."""
-
-    def __enter__(self) -> "_PeakMemory":
-        self.peak, self._stop = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        import psutil
-
-        me = psutil.Process()
-        while not self._stop.wait(0.5):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    info = process.memory_full_info()
-                    total += getattr(info, "pss", info.rss)
-                except psutil.Error:
-                    pass
-            self.peak = max(self.peak, total)
+    return reproduce(options.preset, " ".join(options.set), options.cores, options.snakemake)
 
 
 def _app(options: argparse.Namespace) -> int:

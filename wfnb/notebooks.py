@@ -78,8 +78,8 @@ def injected_parameters(namespace: dict[str, object]) -> dict[str, object]:
 def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: bool = True) -> None:
     """Execute a notebook headless with checked parameters; ``output`` exists only when it has run to its end.
 
-    Kernels talk over IPC, so that parallel runs cannot collide on TCP ports. On an error, what was executed so far stands beside
-    ``output`` as ``NAME.failed.ipynb``, with the traceback.
+    Kernels talk over IPC, so that parallel runs cannot collide on TCP ports. What a killed execution left is removed. On an error,
+    what was executed so far stands beside ``output`` as ``NAME.failed.ipynb``, with the traceback.
 
     Raises:
         papermill.PapermillExecutionError: A cell raised.
@@ -91,7 +91,8 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
     output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_name(f".{output.stem}.running-{os.getpid()}.ipynb")
-    failed.unlink(missing_ok=True)
+    for left in (failed, *output.parent.glob(f".{output.stem}.running-*.ipynb")):
+        left.unlink(missing_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="wfnb-") as sockets:  # of its own: kernels that share names of sockets hear one another
             papermill.execute_notebook(

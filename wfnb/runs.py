@@ -97,7 +97,12 @@ def found(step: str) -> list[Cell]:
 
 
 def is_current(cell: Cell) -> bool:
-    """Whether a cell is finished with these settings, this code and these inputs, so that running it again would change nothing."""
+    """Whether a cell is finished with these settings, this code and these inputs, so that running it again would change nothing.
+
+    One whose execution was killed before its notebook was kept is not.
+    """
+    if any(cell.folder.glob(".*.running-*.ipynb")):
+        return False
     try:
         record = finished(cell).record
     except MissingRunError:
@@ -306,6 +311,8 @@ class Run:
         """
         folder = self.cell.folder
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".partial-*"):  # of an execution that was killed
+            shutil.rmtree(left, ignore_errors=True)
         staging = folder / f".partial-{os.getpid()}"
         staging.mkdir()
         try:
@@ -404,27 +411,3 @@ def _write(path: Path, value: object) -> None:
         path.write_text(value, encoding="utf-8")
     else:
         raise TypeError(f"{path.name}: there is no way to write a {type(value).__name__} there.")
-
-
-def note_reproduction(preset: str, seconds: float, memory: int, cores: int) -> None:
-    """Keep what a whole reproduction took in ``runs/<preset>/run.json``; a call that found everything finished changes nothing there.
-
-    The cells' own ``run.json`` tell what each took.
-    """
-    path = runs_folder() / preset / "run.json"
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.parent.rglob("*/run.json"))]
-    record = {
-        "schema": SCHEMA,
-        "preset": preset,
-        "cells": len(cells),
-        "last_finished": max(cell["finished"] for cell in cells),
-        "seconds": round(seconds, 1),
-        "peak_memory_bytes": memory,
-        "cores": cores,
-        "cell_seconds": round(sum(cell["seconds"] for cell in cells), 1),
-    }
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["last_finished"] == record["last_finished"]:
-        return
-    partial = path.with_name(f".run.json.{os.getpid()}")
-    _write(partial.with_suffix(".json"), record)
-    os.replace(partial.with_suffix(".json"), path)
