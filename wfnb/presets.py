@@ -82,6 +82,9 @@ _THIN_VIT = Training(epochs=60, batch_size=64, lr=3e-3, optimizer="adamw", weigh
 _VIT = Training(epochs=200, batch_size=128, lr=1e-3, optimizer="adamw", weight_decay=0.05)
 _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
 _MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2)
+# thrice the steps and a tenth of the push: on MNIST's validation images Acc_r fell by 0.30 points with the default push and by 0.18 with a
+# tenth of it, both at an Acc_f of 0
+_LONGER = {"wfnb": {"lambda1": 0.05, "steps": 900, "check_every": 75, "bfloat16": True}}
 _PAPER_FOUR = {
     "vgg16": Network(training=Training(epochs=60, lr=0.1)),
     "resnet18": Network(training=Training(epochs=60, lr=0.2)),
@@ -120,8 +123,8 @@ PRESETS = {
     "laptop": Preset(
         "laptop",
         {
-            "mnist": {"resnet20": Network(training=Training(epochs=3, lr=0.2, crop=2, bfloat16=True))},
-            "cifar10": {"resnet20": Network(training=Training(epochs=30, lr=0.2, bfloat16=True))},
+            "mnist": {"resnet20": Network(training=Training(epochs=3, lr=0.2, crop=2, bfloat16=True), untraining=_LONGER)},
+            "cifar10": {"resnet20": Network(training=Training(epochs=30, lr=0.2, bfloat16=True), untraining=_LONGER)},
         },
         {"wfnb": (0,), "paper": (0,), "author": (0,)},
         untraining={"paper": {"steps": 600}, "author": {"steps": 600}},

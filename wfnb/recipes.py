@@ -134,7 +134,7 @@ _AUTHOR = Recipe(
 # forgetting one is enough
 _OURS = Recipe()
 _OURS_ATTENTION = replace(
-    _OURS, lambda1=0.5, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, chi=1, steps=900, check_every=75, separate_bias=True
+    _OURS, lambda1=0.25, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, chi=1, steps=900, check_every=75, separate_bias=True
 )  # fmt: skip
 # name: (for convolutions, for attention)
 RECIPES = {
