@@ -94,7 +94,10 @@ GOALS = {
     "bytes": Goal("bytes of one network and its alpha tables / of one network a class", 0.15, "One number a channel and class."),
     "import": Goal("import wfnb / import torch", 1.15, "Only what is used is imported, torch too."),
     "notebook": Goal("seconds of a notebook in the graph beyond its own work", 5.0, "A kernel has to start and to import torch."),
-    "quick": Goal("minutes of the quick preset, as its run.json says", 10.0, "All notebooks on two cores, each of one thread; the two ViTs take most of it."),
+    "quick": Goal(
+        "minutes of the quick preset, as its run.json says", 10.0,
+        "All notebooks on two cores, each of one thread; the two ViTs take most of it.",
+    ),
 }  # fmt: skip
 
 
