@@ -106,11 +106,18 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="wfnb bench --device cpu"):
         bench.kept(CPU)
     rows = [bench._row("step", "resnet20", [0.7, 0.8, 0.9]), bench._row("import", "", [1.1])]
-    found = {"hardware": {"device": "cpu"}, "scale": {"networks": ["resnet20"]}, "rows": rows}
+    rows.append(bench._all_classes_row(costs(WF_Net=(30, 1, 1, 98, 0), retrained=(90, 10, 10, 97, 0))))
+    found = {
+        "hardware": {"device": "cpu", "name": "a processor", "threads": 1}, "libraries": {"torch": "0"}, "rows": rows,
+        "scale": {"networks": ["resnet20"], "repeats": 3}, "costs": costs(WF_Net=(30, 1, 1, 98, 0), retrained=(90, 10, 10, 97, 0)),
+    }  # fmt: skip
     assert bench.keep(found) == tmp_path / "bench" / "cpu.json"
     assert bench.kept(CPU) == found
     assert rows[0]["quartiles"] == [pytest.approx(0.75), pytest.approx(0.85)]
     table = bench.ratios_table(found)
-    assert table["resnet20"].tolist() == ["0.80 *", ""]
-    assert table["all"].tolist() == ["", "1.10"]
-    assert table["goal"].tolist() == ["<= 0.75", "<= 1.15"]
+    assert table["resnet20"].tolist() == ["0.80 *", "", ""]
+    assert table["all"].tolist() == ["", "0.33", "1.10"]
+    assert table["goal"].tolist() == ["<= 0.75", "<= 0.5", "<= 1.15"]
+    page = (tmp_path / "bench" / "cpu.md").read_text()
+    assert "a processor (cpu, 1 threads)" in page
+    assert "| retrained | 90.0 | 10 | 10 | 97.00 | 0.00 | 4 |" in page  # 9 s a class: from the fourth class on

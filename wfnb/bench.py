@@ -35,6 +35,7 @@ from wfnb.paths import runs_folder
 from wfnb.presets import preset_named
 from wfnb.progress import Progress
 from wfnb.recipes import Training, named_recipe
+from wfnb.tables import as_markdown
 from wfnb.training import optimizer_for as training_optimizer
 from wfnb.training import train, training_step
 from wfnb.untraining import optimizer_for as untraining_optimizer
@@ -458,13 +459,26 @@ def results_file(device: torch.device) -> Path:
 
 
 def keep(found: dict[str, object]) -> Path:
-    """Write the figures, complete or not at all."""
+    """Write the figures, and the two tables for reading (``.md``), each complete or not at all."""
     path = results_file(torch.device(found["hardware"]["device"]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    texts = {path: json.dumps(found, indent=1, allow_nan=False) + "\n", path.with_suffix(".md"): _page(found)}
+    for file, text in texts.items():
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, file)
     return path
+
+
+def _page(found: dict[str, object]) -> str:
+    hardware, costs = found["hardware"], costs_table(found).reset_index(names="method")
+    for name, digits in {"seconds": 1, "acc_r_pct": 2, "acc_f_pct": 2}.items():
+        costs[name] = costs[name].map(f"{{:.{digits}f}}".format)
+    return (
+        f"# What it costs\n\nMeasured by `wfnb bench` on {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
+        f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal.\n\n"
+        f"{as_markdown(ratios_table(found).reset_index())}\n\nAll classes of {found['costs']['network']}:\n\n{as_markdown(costs)}\n"
+    )
 
 
 def kept(device: torch.device) -> dict[str, object]:
