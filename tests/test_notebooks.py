@@ -5,12 +5,13 @@ import json
 import re
 
 import pytest
+import torch
 
 from wfnb import cli
 from wfnb.cells import STEPS, Cell
 from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter
 from wfnb.paths import notebooks_folder
-from wfnb.runs import MissingRunError, finished, is_current
+from wfnb.runs import MissingRunError, Run, finished, is_current
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
@@ -250,13 +251,25 @@ def test_damaged_runs_name_the_command(damage, copied):
     assert not is_current(run)
 
 
-def test_other_presets_name_the_command_of_a_missing_run(runs_folder, capsys):
+@pytest.mark.parametrize(
+    ("damage", "words"), [("missing", "no finished run"), ("schema", "of schema 99, not 1"), ("changed", "does not match its run.json")]
+)
+def test_a_notebook_names_the_command_of_the_run_it_needs(damage, words, runs_folder, capsys):
+    needed = cell(preset="quick", arch="vit_t", seed=4)
+    if damage != "missing":
+        Run(needed, torch.device("cpu")).finish({"acc_pct": 1.0})
+        record = needed.folder / "run.json"
+        if damage == "schema":
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"schema": 99}))
+        else:
+            (needed.folder / "metrics.json").write_text("{}")
+    before = {p.name for p in runs_folder.rglob("*") if p.is_file()}
     assert wfnb("run", "01_untrain", "-p", "preset", "quick", "-p", "arch", "vit_t", "-p", "seed", "4") == 1
     err = capsys.readouterr().err
     assert "MissingRunError" in err
+    assert words in err
     assert "wfnb run 00_train -p preset quick -p dataset digits -p arch vit_t -p seed 4" in err
-    left = sorted(p.name for p in runs_folder.rglob("*") if p.is_file())
-    assert left == ["01_untrain.failed.ipynb"]
+    assert {p.name for p in runs_folder.rglob("*") if p.is_file()} - before == {"01_untrain.failed.ipynb"}
     failed = load(next(runs_folder.rglob("*.failed.ipynb")))
     assert any("MissingRunError" in "".join(o.get("traceback", [])) for c in failed["cells"] for o in c.get("outputs", []))
 

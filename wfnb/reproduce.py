@@ -47,7 +47,8 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     if not stale:
         print(f"all {len(cells)} cells of {preset} are up to date ({time.monotonic() - started:.1f} s to check)")
     if not {"-n", "--dry-run", "--dryrun"} & set(snakemake):
-        _note(preset, time.monotonic() - started, memory.peak, cores)
+        if stale:
+            _note(preset, time.monotonic() - started, memory.peak, cores)
         _summary(folder, time.monotonic() - started, memory.peak, cores)
     return 0
 
@@ -68,8 +69,8 @@ def _snakemake(preset: str, settings: str, cores: int, stale: list[Cell], more: 
 
     remade = [str(cell.folder / "run.json") for cell in stale if (cell.folder / "run.json").exists()]
     arguments = [
-        "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()), "--cores", str(cores), "--nolock",
-        "--rerun-incomplete", *(["--forcerun", *remade] if remade else []), *_one_gpu(more), *more,
+        "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()), "--cores", str(cores),
+        *(["--forcerun", *remade] if remade else []), *_one_gpu(more), "--rerun-incomplete", "--nolock", *more,
         "--config", f"preset={preset}", f"settings={settings}",
     ]  # fmt: skip
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -148,10 +149,7 @@ class _PeakMemory:
 
 
 def _note(preset: str, seconds: float, memory: int, cores: int) -> None:
-    """Keep what a whole reproduction took in ``runs/<preset>/run.json``; a call that found everything finished changes nothing there.
-
-    The cells' own ``run.json`` tell what each took.
-    """
+    """Keep what a reproduction took in ``runs/<preset>/run.json``; the cells' own ``run.json`` tell what each took."""
     path = runs_folder() / preset / "run.json"
     cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.parent.rglob("*/run.json"))]
     record = {
@@ -164,8 +162,6 @@ def _note(preset: str, seconds: float, memory: int, cores: int) -> None:
         "cores": cores,
         "cell_seconds": round(sum(cell["seconds"] for cell in cells), 1),
     }
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["last_finished"] == record["last_finished"]:
-        return
     partial = path.with_name(f".run-{os.getpid()}.json")
     partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
