@@ -52,6 +52,13 @@ def runs_path(tmp_path_factory):
         yield Path(os.environ["WFNB_RUNS"])
 
 
+@pytest.fixture(autouse=True)
+def runs_folder(runs_path, monkeypatch):
+    """The runs that the pages show, instead of a folder of each test's own."""
+    monkeypatch.setenv("WFNB_RUNS", str(runs_path))
+    return runs_path
+
+
 @pytest.fixture(scope="module")
 def shots(tmp_path_factory):
     folder = Path(os.environ.get("WFNB_SHOTS") or tmp_path_factory.mktemp("shots"))

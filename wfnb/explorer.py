@@ -314,6 +314,7 @@ class Page(_Part):
         self._cells = [
             cell for cell in found("untrain") if (replace(cell, step="train", recipe="", settings={}).folder / "run.json").is_file()
         ]
+        self._cells.sort(key=lambda cell: cell.recipe != "wfnb")  # our recipe is what opens first
         self._empty.layout.display, self._choosers.layout.display = ("none", "") if self._cells else ("", "none")
         if not self._cells:
             return
