@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from wfnb import baselines
 from wfnb.data import load_dataset
-from wfnb.metrics.accuracy import predict, retain_forget_accuracy
+from wfnb.metrics.accuracy import accuracy_from_counts, class_counts, predict, retain_forget_accuracy
 from wfnb.net import WFNet
 from wfnb.paths import runs_folder
 from wfnb.presets import preset_named
@@ -228,7 +228,8 @@ class _Bench:
     def step_memory(self) -> list[float]:
         return [self.untraining().peak_bytes(self.device) / self.training().peak_bytes(self.device)]
 
-    def before_first_gate(self) -> list[float]:
+    @functools.cached_property
+    def shareable(self) -> float:
         """The share of a forward pass that comes before the first gate, and so is the same for all rows."""
 
         class ReachedError(Exception):
@@ -244,7 +245,7 @@ class _Bench:
             with contextlib.suppress(ReachedError), torch.inference_mode():
                 wf(self.images)
 
-        return self.ratio(begin, self._plain)
+        return statistics.median(self.ratio(begin, self._plain))
 
     def all_rows(self) -> list[float]:
         labels = torch.arange(len(self.images), device=self.device) % 10
@@ -369,12 +370,12 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
         tuned = [baselines.fine_tune(original, data.train, data.val, c, method, rate, **common) for c in range(k)]
         _wait(device)
         seconds = time.perf_counter() - started
-        acc_r, acc_f = _single_class([one.network for one in tuned], images, labels)
+        acc_r, acc_f = _single_class([one.network for one in tuned], images, labels, k)
         found[method] = _cost(choosing + seconds, k, k * weights, acc_r, acc_f) | {"choosing_seconds": choosing}
     started = time.perf_counter()
     retrained = baselines.retrain(fresh(), data.train, 0, network.training, flips=data.flips)
     _wait(device)
-    acc_r, acc_f = _single_class([retrained], images, labels)
+    acc_r, acc_f = _single_class([retrained], images, labels, k)
     found["retrained"] = _cost(k * (time.perf_counter() - started), k, k * weights, acc_r, acc_f) | {"classes_measured": 1}
     schedules = []
     for chi in (1, 2, 3):  # judged on the validation images, as any setting
@@ -390,10 +391,11 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
     }
 
 
-def _single_class(networks: Sequence[nn.Module], images: Tensor, labels: Tensor) -> tuple[float, float]:
-    seen = [predict(network, images).argmax(1) == labels for network in networks]
-    acc_r = statistics.fmean(float(right[labels != c].float().mean()) for c, right in enumerate(seen))
-    return acc_r, statistics.fmean(float(right[labels == c].float().mean()) for c, right in enumerate(seen))
+def _single_class(networks: Sequence[nn.Module], images: Tensor, labels: Tensor, k: int) -> tuple[float, float]:
+    """Acc_r and Acc_f of networks that have forgotten classes 0, 1, ..."""
+    counts = torch.stack([class_counts(labels, predict(network, images).argmax(1), k) for network in networks])
+    seen = accuracy_from_counts(counts, range(len(networks)))
+    return seen.acc_r, seen.acc_f
 
 
 def _cost(seconds: float, networks: int, size: int, acc_r: float, acc_f: float) -> dict[str, object]:
@@ -430,7 +432,7 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         bar.note(network=network, row=name)
         if bench is None or bench.arch != network:
             bench = _Bench(network, scale, device)
-        more = {"shareable": statistics.median(bench.before_first_gate())} if name in ("step", "all_rows") else {}
+        more = {"shareable": bench.shareable} if name in ("step", "all_rows") else {}
         rows.append(_row(name, network, getattr(bench, name)(), **more))
     costs = all_classes(scale, device)
     rows.append(_all_classes_row(costs))

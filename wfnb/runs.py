@@ -107,11 +107,13 @@ def is_current(cell: Cell) -> bool:
         record = finished(cell).record
     except MissingRunError:
         return False
-    return (
-        record["settings"] == json.loads(json.dumps(cell.resolved()))
-        and code_hash(cell) in {record["code"]["sha256"], *(accepted["sha256"] for accepted in record.get("accepted", []))}
-        and record["inputs"] == _inputs(cell)
-    )
+    known = {record["code"]["sha256"], *(accepted["sha256"] for accepted in record.get("accepted", []))}
+    return _same_work(cell, record) and code_hash(cell) in known
+
+
+def _same_work(cell: Cell, record: dict) -> bool:
+    """Whether a run was made with the settings and from the inputs that its cell has now."""
+    return record["settings"] == json.loads(json.dumps(cell.resolved())) and record["inputs"] == _inputs(cell)
 
 
 def accept(cell: Cell, why: str) -> None:
@@ -126,7 +128,7 @@ def accept(cell: Cell, why: str) -> None:
     record = finished(cell).record
     if not why.strip():
         raise ValueError("say why the change of code cannot change the numbers.")
-    if record["settings"] != json.loads(json.dumps(cell.resolved())) or record["inputs"] != _inputs(cell):
+    if not _same_work(cell, record):
         raise MissingRunError(f"run {cell.path} was made with other settings or from other inputs: make it with: {cell.command()}")
     note = {"sha256": code_hash(cell), "commit": _commit(), "why": why, "on": datetime.now(UTC).isoformat(timespec="seconds")}
     partial = cell.folder / f".run.json.{os.getpid()}.json"
