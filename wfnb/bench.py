@@ -31,7 +31,7 @@ from wfnb import baselines
 from wfnb.data import load_dataset
 from wfnb.metrics.accuracy import accuracy_from_counts, class_counts, predict, retain_forget_accuracy
 from wfnb.net import WFNet
-from wfnb.paths import runs_folder
+from wfnb.paths import runs_folder, write_whole
 from wfnb.presets import preset_named
 from wfnb.progress import Progress
 from wfnb.recipes import Training, named_recipe
@@ -466,9 +466,7 @@ def keep(found: dict[str, object]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = {path: json.dumps(found, indent=1, allow_nan=False) + "\n", path.with_suffix(".md"): _page(found)}
     for file, text in texts.items():
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, file)
+        write_whole(file, text)
     return path
 
 

@@ -7,7 +7,7 @@ Notebooks, papermill and test runners start in different folders, so every path 
 import os
 from pathlib import Path
 
-__all__ = ["data_folder", "notebooks_folder", "project_root", "runs_folder"]
+__all__ = ["data_folder", "notebooks_folder", "project_root", "runs_folder", "write_whole"]
 
 
 def project_root() -> Path:
@@ -31,3 +31,13 @@ def runs_folder() -> Path:
 def notebooks_folder() -> Path:
     """``notebooks/`` under the project root."""
     return project_root() / "notebooks"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, complete or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wfnb.cells import Cell, graph
-from wfnb.paths import project_root, runs_folder
+from wfnb.paths import project_root, runs_folder, write_whole
 from wfnb.runs import SCHEMA, is_current
 
 __all__ = ["CellLines", "reproduce"]
@@ -162,9 +162,7 @@ def _note(preset: str, seconds: float, memory: int, cores: int) -> None:
         "cores": cores,
         "cell_seconds": round(sum(cell["seconds"] for cell in cells), 1),
     }
-    partial = path.with_name(f".run-{os.getpid()}.json")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
 def _summary(folder: Path, seconds: float, memory: int, cores: int) -> None:

@@ -26,7 +26,7 @@ from wfnb.cells import STEPS, Cell
 from wfnb.checks import as_device
 from wfnb.names import TIMM
 from wfnb.notebooks import check_parameters, injected_parameters, run_cell
-from wfnb.paths import project_root, runs_folder
+from wfnb.paths import project_root, runs_folder, write_whole
 
 __all__ = ["SCHEMA", "Finished", "MissingRunError", "Run", "finished", "found", "is_current", "start"]
 
@@ -131,9 +131,8 @@ def accept(cell: Cell, why: str) -> None:
     if not _same_work(cell, record):
         raise MissingRunError(f"run {cell.path} was made with other settings or from other inputs: make it with: {cell.command()}")
     note = {"sha256": code_hash(cell), "commit": _commit(), "why": why, "on": datetime.now(UTC).isoformat(timespec="seconds")}
-    partial = cell.folder / f".run.json.{os.getpid()}.json"
-    _write(partial, record | {"accepted": [*record.get("accepted", []), note]})
-    os.replace(partial, cell.folder / "run.json")
+    accepted = record | {"accepted": [*record.get("accepted", []), note]}
+    write_whole(cell.folder / "run.json", json.dumps(accepted, indent=1, allow_nan=False) + "\n")
 
 
 def _inputs(cell: Cell) -> dict[str, dict[str, str]]:
