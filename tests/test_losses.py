@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 import torch
 
-from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, regulariser
+from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, regulariser, without_class
 
 
 @pytest.fixture
@@ -36,6 +36,15 @@ def test_regulariser():
     assert float(regulariser(tables)) == pytest.approx(sum(means) / 2, rel=1e-12)  # a small layer counts as much as a large one
     assert float(regulariser([torch.full((2, 2), 50.0)])) == pytest.approx(0, abs=1e-12)
     assert float(regulariser([torch.full((2, 2), -50.0)])) == pytest.approx(1)
+
+
+def test_without_class_is_the_softmax_over_the_others():
+    logits, classes = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 3, 1, 1, 2, 0])
+    said = without_class(logits, classes)
+    for row, c, found in zip(logits.tolist(), classes.tolist(), said.tolist(), strict=True):
+        weights = [0.0 if k == c else math.exp(value) for k, value in enumerate(row)]
+        assert found == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-5)  # computed in float32
+        assert found[c] == 0
 
 
 @pytest.mark.parametrize("batch", [2, 7, 64])

@@ -179,11 +179,12 @@ def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
         assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("spread", [(4, 3, 1, 1), (4, 1, 3)])
-def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(spread):
+@pytest.mark.parametrize(
+    ("shape", "spread"), [((4, 3, 5, 5), (4, 3, 1, 1)), ((4, 6, 3), (4, 1, 3)), ((4, 3, 1, 1), (4, 3, 1, 1)), ((4, 3), (4, 3))]
+)
+def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread):
     """``_Gated`` keeps its result and not its input; the straightforward product is the reference (float64)."""
     torch.manual_seed(0)
-    shape = (4, 3, 5, 5) if len(spread) == 4 else (4, 6, 3)
     out = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     alpha = (3 * torch.randn(spread, dtype=torch.float64)).requires_grad_()
     down = torch.randn(shape, dtype=torch.float64)

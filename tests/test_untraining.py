@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import wfnb
 from wfnb import untraining
+from wfnb.losses import expand_labels
 from wfnb.paths import notebooks_folder
-from wfnb.untraining import NotFiniteError
+from wfnb.untraining import NotFiniteError, untraining_step
 
 QUICK = wfnb.Recipe(steps=4, check_every=2, batch_size=16)
 MOVING = QUICK.changed({"stop_on": "loss"})  # the loss falls from the first step on, so the rows kept are not the first ones
@@ -127,6 +129,36 @@ def test_the_validation_check_is_an_explicit_one(trained, digits):
     right = sum(int(fresh(images[i : i + 1], forget=int(labels[i])).argmax()) == int(labels[i]) for i in range(100))
     assert first["val_acc_f"] == pytest.approx(right / 100)
     assert first["val_acc_r"] == pytest.approx(right / 100)  # all rows are alike then
+
+
+@pytest.mark.parametrize("chi", [1, 3])
+@pytest.mark.parametrize("retain_on", ["labels", "original"])
+def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
+    """Loss and gradient of Eq. 3, image by image."""
+    recipe = QUICK.changed({"retain_on": retain_on, "chi": chi, "optimizer": "sgd", "lr": 1.0, "lambda2": 0.0})
+    wf = randomised(wfnb.WFNet(trained, 10))
+    images, labels = (part[:8] for part in digits.train.all())
+    before, reference = rows(wf), copy.deepcopy(wf)
+    reached = expand_labels(labels, 10, chi, torch.Generator().manual_seed(0))
+    terms_f, terms_r = [], []
+    for place, (index, row) in enumerate(zip(reached.index.tolist(), reached.rows.tolist(), strict=True)):
+        logs = reference(images[index : index + 1], forget=row)[0].log_softmax(0)
+        if place < 4:
+            terms_f.append(1 / (-logs[labels[index]] + recipe.eps))
+        elif retain_on == "labels":
+            terms_r.append(-logs[labels[index]])
+        else:
+            weights = [0.0 if k == row else math.exp(value) for k, value in enumerate(trained(images[index : index + 1])[0].tolist())]
+            terms_r.append(-sum(weight / sum(weights) * logs[k] for k, weight in enumerate(weights)))
+    loss = sum(terms_r) / len(terms_r) + recipe.lambda1 * sum(terms_f) / len(terms_f)
+    loss.backward()
+
+    with wf.forgetting(3):  # a row chosen around it changes nothing
+        seen = untraining_step(wf, images, labels, recipe, untraining.optimizer_for(wf, recipe), torch.Generator().manual_seed(0))
+    loss_r, loss_f = float((sum(terms_r) / len(terms_r)).detach()), sum(1 / term.item() - recipe.eps for term in terms_f) / 4
+    assert seen.tolist() == pytest.approx([loss.item(), loss_r, loss_f], rel=1e-4)
+    for name, table in reference.alphas().items():
+        torch.testing.assert_close(before[name] - wf.alphas()[name], table.grad, rtol=1e-3, atol=1e-6)
 
 
 def rig(monkeypatch, scores):
@@ -267,6 +299,7 @@ def test_bad_recipes(model, digits, randomised):
     for changes, error, words in [
         ({"lamda1": 1.0}, ValueError, "'lamda1'.*'lambda1'"),
         ({"chi": 0}, ValueError, "'chi' must be 1 or more, not 0"),
+        ({"retain_on": "logits"}, ValueError, "retain_on 'logits'.*'labels', 'original'"),
         ({"chi": 1.5}, TypeError, "'chi'.*int.*float 1.5"),
         ({"lr": float("nan")}, ValueError, "'lr'.*nan"),
         ({"eps": -1.0}, ValueError, "'eps'.*-1.0"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wfnb.cells import STEPS, Cell, graph
 from wfnb.checks import as_device, check_choice
-from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter, run_cell
+from wfnb.notebooks import check_parameters, declared_parameters, papermill, parse_parameter, run_cell
 from wfnb.paths import notebooks_folder
 from wfnb.presets import PRESETS
 
@@ -84,8 +84,6 @@ def _run(options: argparse.Namespace) -> int:
                 (cell.folder / name).touch()
             print(f"{cell.path}: up to date")
             return 0
-    from papermill import PapermillExecutionError
-
     started = time.monotonic()
     try:
         if options.output:
@@ -95,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
             output = options.output
         else:
             output = run_cell(cell, given, quiet=not options.verbose)
-    except PapermillExecutionError as error:
+    except papermill().PapermillExecutionError as error:
         kept = (options.output or cell.executed).with_suffix(".failed.ipynb")
         print(
             f"wfnb: {error.ename}: {error.evalue}\nwfnb: {notebook.stem} stopped; its cells and the traceback are in {kept}",

@@ -38,11 +38,14 @@ class _Gated(torch.autograd.Function):
         return result
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor]:
         result, alpha = ctx.saved_tensors
-        grad_out = grad * torch.sigmoid(alpha).to(grad.dtype) if ctx.needs_input_grad[0] else None
         summed = tuple(i for i, n in enumerate(alpha.shape) if n == 1 and grad.shape[i] != 1)
-        grad_alpha = (grad * result).sum(summed, keepdim=True, dtype=alpha.dtype) if summed else (grad * result).to(alpha.dtype)
+        product = grad * result
+        grad_alpha = product.sum(summed, keepdim=True, dtype=alpha.dtype) if summed else product.to(alpha.dtype, copy=True)
+        # into the memory of the product, which is no longer needed: to be given fresh memory takes longer than to multiply
+        grad_out = torch.mul(grad, torch.sigmoid(alpha).to(grad.dtype), out=product) if ctx.needs_input_grad[0] else None
         return grad_out, grad_alpha * torch.sigmoid(-alpha)
 
 

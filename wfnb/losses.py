@@ -1,7 +1,8 @@
 """The losses of weight filtering: Eq. 3, the regulariser and label expansion (paper, "Training").
 
 Both terms are cross-entropies: ``L_r`` of retaining images under the rows of other classes, ``L_f`` of forgetting images under their own
-class's row. Eq. 3 as printed is ``lambda0 * L_r + lambda1 * sum 1 / L_f``; with the regulariser ``lambda2 * R(alpha)`` it is minimised.
+class's row; retaining images may be held to their labels, as in the paper, or to what the original network says of them without the class to
+forget (``without_class``). Eq. 3 as printed is ``lambda0 * L_r + lambda1 * sum 1 / L_f``; with the regulariser ``lambda2 * R(alpha)`` it is minimised.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Expanded", "expand_labels", "mean_of_reciprocals", "reciprocal_of_mean", "regulariser"]
+__all__ = ["Expanded", "expand_labels", "mean_of_reciprocals", "reciprocal_of_mean", "regulariser", "without_class"]
 
 
 class Expanded(NamedTuple):
@@ -60,6 +61,16 @@ def mean_of_reciprocals(loss_f: Tensor, eps: float) -> Tensor:
 def reciprocal_of_mean(loss_f: Tensor, eps: float) -> Tensor:
     """``1 / (mean_i L_f,i + eps)``, as in the authors' code: a few images of huge loss satisfy it while others stay known."""
     return 1 / (loss_f.mean() + eps)
+
+
+def without_class(logits: Tensor, classes: Tensor) -> Tensor:
+    """(n, K), what a network says once one class is no answer: ``softmax`` over the K - 1 others, and 0 for that class.
+
+    Args:
+        logits: (n, K).
+        classes: (n,), the class to leave out for each image.
+    """
+    return logits.float().scatter(1, classes[:, None], -torch.inf).softmax(1)
 
 
 def regulariser(alphas: Iterable[Tensor]) -> Tensor:

@@ -4,8 +4,10 @@ import ast
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 from wfnb.cells import Cell
 from wfnb.checks import check_choice, check_type
@@ -75,6 +77,17 @@ def injected_parameters(namespace: dict[str, object]) -> dict[str, object]:
     return _assignments(sources[-1], "the injected cell") if sources else {}
 
 
+def papermill() -> ModuleType:
+    """papermill, imported in a quarter of its usual time: jsonschema's optional check of IRIs, which no notebook needs, compiles a grammar."""
+    if "papermill" not in sys.modules:
+        sys.modules.setdefault("rfc3987_syntax", None)  # None: an import of it fails, and jsonschema goes on without
+    import papermill
+
+    if sys.modules.get("rfc3987_syntax", papermill) is None:
+        del sys.modules["rfc3987_syntax"]
+    return papermill
+
+
 def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: bool = True) -> None:
     """Execute a notebook headless with checked parameters; ``output`` exists only when it has run to its end.
 
@@ -85,7 +98,6 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
         papermill.PapermillExecutionError: A cell raised.
     """
     check_parameters(notebook, parameters)
-    import papermill
     from traitlets.config import Config
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +107,13 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
         left.unlink(missing_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="wfnb-") as sockets:  # of its own: kernels that share names of sockets hear one another
-            papermill.execute_notebook(
+            papermill().execute_notebook(
                 str(notebook), str(running), parameters, cwd=str(notebook.parent), progress_bar=not quiet, log_output=not quiet,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )  # fmt: skip
         _forget_paths(running, notebook, output)
         os.replace(running, output)
-    except papermill.PapermillExecutionError:
+    except papermill().PapermillExecutionError:
         os.replace(running, failed)
         raise
     finally:

@@ -64,6 +64,9 @@ class Recipe:
         unlearning: ``"mean_of_reciprocals"`` or ``"reciprocal_of_mean"`` of the forgetting images' losses (``wfnb.losses``).
         eps: Added to each loss before its reciprocal.
         squared: Square ``lambda0 * L_r``.
+        retain_on: What retaining images are held to: their ``"labels"``, as in the paper, or what the ``"original"`` network says of them
+            without the class to forget (``wfnb.losses.without_class``). On CIFAR-10's validation images the first lost 0.35 points of Acc_r
+            and kept 0.24 % of Acc_f where the second gained 0.29 and kept none; it takes one more forward pass of the retaining images.
         chi: How often each retaining image stands in a step (label expansion).
         batch_size: B images a step, half to forget and half to retain.
         optimizer: ``"sgd"`` (plain) or ``"adam"``.
@@ -82,12 +85,13 @@ class Recipe:
 
     name: str = "wfnb"
     lambda0: float = 1.0
-    lambda1: float = 0.5
+    lambda1: float = 0.25
     lambda2: float = 0.1
     unlearning: str = "mean_of_reciprocals"
     eps: float = 0.1
     squared: bool = False
-    chi: int = 3
+    retain_on: str = "original"
+    chi: int = 1
     batch_size: int = 128
     optimizer: str = "adam"
     lr: float = 0.2
@@ -104,6 +108,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_types(self, "recipe setting")
         check_choice("recipe setting unlearning", self.unlearning, ["mean_of_reciprocals", "reciprocal_of_mean"])
+        check_choice("recipe setting retain_on", self.retain_on, ["labels", "original"])
         check_choice("recipe setting optimizer", self.optimizer, ["sgd", "adam"])
         check_choice("recipe setting stop_on", self.stop_on, ["loss", "accuracy", "probability"])
         for name, least in {"chi": 1, "batch_size": 2, "steps": 1, "patience": 1, "check_every": 0}.items():
@@ -122,19 +127,19 @@ class Recipe:
 
 # as printed: Eq. 3 sums 1 / L_f; eps only keeps the reciprocal of a loss that float32 rounds to 0 finite
 _PAPER = Recipe(
-    "paper", lambda1=10.0, lambda2=1.0, eps=1e-8, optimizer="sgd", lr=100.0, decay=False, steps=5000, check_every=0,
-    patience=10, stop_on="loss", separate_bias=True,
+    "paper", lambda1=10.0, lambda2=1.0, eps=1e-8, retain_on="labels", optimizer="sgd", lr=100.0, decay=False, steps=5000, check_every=0,
+    patience=10, stop_on="loss", separate_bias=True, chi=3,
 )  # fmt: skip
 # as in the authors' repository; its regulariser carries no gradient for convolutions, hence lambda2 = 0 there
 _AUTHOR = Recipe(
-    "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True, chi=5, optimizer="sgd", lr=100.0,
+    "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True, retain_on="labels", chi=5, optimizer="sgd", lr=100.0,
     decay=False, clamp=3.0, steps=5000, check_every=0, patience=10, stop_on="accuracy",
 )  # fmt: skip
 # ours; qkv gates reach less of a network: biases have their own, they start half open, take a longer way, and one retaining image a
 # forgetting one is enough
 _OURS = Recipe()
 _OURS_ATTENTION = replace(
-    _OURS, lambda1=0.25, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, chi=1, steps=900, check_every=75, separate_bias=True
+    _OURS, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, steps=900, check_every=75, separate_bias=True
 )  # fmt: skip
 # name: (for convolutions, for attention)
 RECIPES = {

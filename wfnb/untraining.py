@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wfnb.data import ImageSet, batches, sample
 from wfnb.history import History
-from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, regulariser
+from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, regulariser, without_class
 from wfnb.net import WFNet
 from wfnb.progress import Progress
 from wfnb.recipes import Recipe, named_recipe
@@ -34,22 +34,33 @@ class NotFiniteError(ValueError):
 
 @dataclass
 class _Terms:
-    """The terms of Eq. 3 for one batch, unreduced logits aside."""
+    """The terms of Eq. 3 for one batch."""
 
     total: Tensor
     retain: Tensor
     forget: Tensor
 
 
-def _terms(wf: WFNet, recipe: Recipe, logits: Tensor, labels: Tensor, forgetting: int) -> _Terms:
-    loss = F.cross_entropy(logits.float(), labels, reduction="none")
-    loss_f, loss_r = loss[:forgetting], loss[forgetting:].mean()
+def _terms(wf: WFNet, recipe: Recipe, logits: Tensor, forget: Tensor, retain: Tensor) -> _Terms:
+    """Eq. 3 for ``logits`` of forgetting images, then retaining ones: of the labels ``forget``, and the labels or distributions ``retain``."""
+    logits = logits.float()
+    loss_f = F.cross_entropy(logits[: len(forget)], forget, reduction="none")
+    loss_r = F.cross_entropy(logits[len(forget) :], retain)
     weighted = recipe.lambda0 * loss_r
     total = weighted.square() if recipe.squared else weighted
     total = total + recipe.lambda1 * UNLEARNING[recipe.unlearning](loss_f, recipe.eps)
     if recipe.lambda2:
         total = total + recipe.lambda2 * regulariser(wf.alphas().values())
     return _Terms(total, loss_r.detach(), loss_f.detach().mean())
+
+
+@torch.no_grad()
+def _targets(wf: WFNet, recipe: Recipe, images: Tensor, labels: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """What the retaining ``images[index]``, each under its row of ``rows``, are held to (``Recipe.retain_on``)."""
+    if recipe.retain_on == "labels":
+        return labels[index]
+    with autocast(images.device, recipe.bfloat16), wf.forgetting(None):
+        return without_class(wf(images)[index], rows)
 
 
 def _endless(
@@ -73,13 +84,13 @@ def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.d
     for images, labels in batches(val, None, device=device):
         _check_range("val", labels, wf.num_classes)
         shift = torch.randint(1, wf.num_classes, (len(labels),), generator=generator).to(device)
-        rows = torch.cat([labels, (labels + shift) % wf.num_classes])
+        others = (labels + shift) % wf.num_classes
         with autocast(device):
-            logits = wf(torch.cat([images, images]), forget=rows).float()
+            logits = wf(torch.cat([images, images]), forget=torch.cat([labels, others])).float()
         n, both = len(labels), torch.cat([labels, labels])
         right = (logits.argmax(1) == both).double().view(2, n).sum(1).cpu()
         known = logits.softmax(1).gather(1, both[:, None]).double().view(2, n).sum(1).cpu()
-        terms = _terms(wf, recipe, logits, both, n)
+        terms = _terms(wf, recipe, logits, labels, _targets(wf, recipe, images, labels, torch.arange(n, device=device), others))
         sums += torch.stack([terms.total.double().cpu() * n, right[1], right[0], terms.forget.double().cpu() * n, known[1], known[0]])
         count += n
     loss, acc_r, acc_f, loss_f, p_r, p_f = (sums / count).tolist()
@@ -113,9 +124,11 @@ def untraining_step(
     """
     _check_range("train", labels, wf.num_classes)
     expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
+    half = expanded.forgetting
+    targets = _targets(wf, recipe, images[half:], labels[half:], expanded.index[half:] - half, expanded.rows[half:])
     with autocast(images.device, recipe.bfloat16):
         logits = wf(images[expanded.index], forget=expanded.rows)
-    terms = _terms(wf, recipe, logits, labels[expanded.index], expanded.forgetting)
+    terms = _terms(wf, recipe, logits, labels[:half], targets)
     if not torch.isfinite(terms.total):
         raise FloatingPointError(f"the loss is {terms.total.item()}")
     optimizer.zero_grad()
