@@ -1,5 +1,9 @@
 """``wfnb status`` and ``wfnb reproduce``, and the graph behind them."""
 
+import shlex
+import subprocess
+import sys
+
 import pytest
 
 from wfnb import cli
@@ -80,6 +84,12 @@ def test_bad_arguments_are_one_line(arguments, words, runs_folder, capsys):
     assert len(err.splitlines()) == 1
     assert all(word in err for word in words), err
     assert not runs_folder.exists()
+
+
+def test_a_reader_may_leave_early():
+    command = f"{shlex.quote(sys.executable)} -m wfnb.cli status --preset paper | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("missing") and not done.stderr
 
 
 def test_interrupt(monkeypatch, capsys):

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from wfnb import baselines
+from wfnb.checks import device_name
 from wfnb.data import load_dataset
 from wfnb.metrics.accuracy import accuracy_from_counts, class_counts, predict, retain_forget_accuracy
 from wfnb.net import WFNet
@@ -451,11 +452,10 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
     if quick.is_file():
         record = json.loads(quick.read_text(encoding="utf-8"))
         rows.append(_row("quick", "", [record["seconds"] / 60], cores=record["cores"]))
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "schema": 1,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {"device": device.type, "name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()},
+        "hardware": {"device": device.type, "name": device_name(device), "threads": torch.get_num_threads(), "cores": os.cpu_count()},
         "libraries": {name: metadata.version(name) for name in ("wfnb", "torch", "torchvision", "timm")}
         | {"python": platform.python_version()},
         "scale": {"networks": list(scale.networks), "images": scale.images, "width": scale.width, "repeats": scale.repeats},

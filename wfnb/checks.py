@@ -1,9 +1,12 @@
 """Checks of what a caller gives: one clear sentence that names the value and what is allowed."""
 
+import contextlib
 import difflib
+import platform
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["as_device", "check_choice", "check_type"]
+__all__ = ["as_device", "check_choice", "check_type", "device_name"]
 
 
 def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
@@ -42,3 +45,16 @@ def as_device(name: str):
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} cannot be used here: allowed are 'auto', 'cpu' and the GPUs present.") from error
     return device
+
+
+def device_name(device) -> str:
+    """The model of a GPU or of this machine's processor, as far as the system tells it."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):  # on Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

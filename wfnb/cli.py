@@ -46,10 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
     bench.add_argument("--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)")
     options = parser.parse_args(arguments)
     try:
-        return {"run": _run, "reproduce": _reproduce, "app": _app, "status": _status, "bench": _bench}[options.command](options)
+        code = {"run": _run, "reproduce": _reproduce, "app": _app, "status": _status, "bench": _bench}[options.command](options)
+        sys.stdout.flush()
+        return code
     except (ValueError, TypeError, IndexError, FileNotFoundError) as error:
         print(f"wfnb: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("wfnb: interrupted; what was finished is kept.", file=sys.stderr)
         return 130

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from wfnb.cells import STEPS, Cell
-from wfnb.checks import as_device
+from wfnb.checks import as_device, device_name
 from wfnb.names import TIMM
 from wfnb.notebooks import check_parameters, injected_parameters, run_cell
 from wfnb.paths import project_root, runs_folder, write_whole
@@ -331,7 +331,6 @@ class Run:
     def _record(self, outputs: dict[str, str], parts: dict[str, float]) -> dict[str, object]:
         import torch
 
-        device = torch.cuda.get_device_name() if self.device.type == "cuda" else platform.processor() or platform.machine()
         return {
             "schema": SCHEMA,
             "step": self.cell.step,
@@ -339,7 +338,7 @@ class Run:
             "settings": self.settings,
             "code": self._code,
             "libraries": {name: metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()},
-            "device": {"kind": self.device.type, "name": device, "threads": torch.get_num_threads()},
+            "device": {"kind": self.device.type, "name": device_name(self.device), "threads": torch.get_num_threads()},
             "seconds": round(time.monotonic() - self._started, 1),
             "seconds_of": {name: round(value, 1) for name, value in parts.items()},
             "peak_memory_bytes": peak_memory(),
