@@ -89,7 +89,8 @@ def test_bad_arguments_are_one_line(arguments, words, runs_folder, capsys):
 def test_a_reader_may_leave_early():
     command = f"{shlex.quote(sys.executable)} -m wfnb.cli status --preset paper | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("missing") and not done.stderr
+    assert done.stdout.startswith("missing")
+    assert not done.stderr
 
 
 def test_interrupt(monkeypatch, capsys):
