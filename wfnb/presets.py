@@ -5,7 +5,7 @@ name     data                    networks                                    whe
 =======  ======================  ==========================================  ============================================
 smoke    digits, few images      two thin ones, 2 steps                      seconds: tests; every notebook runs
 quick    digits, all             the paper's four, thin                      2 cores, minutes: every table and figure
-laptop   MNIST, CIFAR-10         ResNet-20, and thin forms of the four       2 cores, hours: real data without a GPU
+laptop   MNIST, CIFAR-10         ResNet-20                                   2 cores, hours: real data without a GPU
 paper    MNIST, CIFAR-10,        VGG-16, ResNet-18, ViT-T, ViT-S as in the   one GPU: the paper's tables and figures
          ImageNet                paper
 =======  ======================  ==========================================  ============================================
