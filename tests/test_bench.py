@@ -121,5 +121,5 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     assert table["goal"].tolist() == ["<= 0.75", "<= 0.5", "<= 1.15"]
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "a processor (cpu, 1 threads)" in page
-    assert "| labels | 3 | 20.00 | 98.76 | 0.00 |" in page
+    assert "| labels | 3 | 20.0 | 98.76 | 0.0 |" in page
     assert "| retrained | 90.0 | 10 | 10 | 97.00 | 0.00 | 4 |" in page  # 9 s a class: from the fourth class on
