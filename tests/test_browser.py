@@ -2,8 +2,8 @@
 
     pytest -m slow tests/test_browser.py
 
-$WFNB_BROWSER_RUNS names a runs folder with the quick digits runs of resnet18 and vit_t (made here where it is left out, in minutes), $WFNB_SHOTS
-a folder for the screenshots, $CHROMIUM the browser (default /usr/bin/chromium).
+$WFNB_BROWSER_RUNS names a runs folder to copy the quick digits runs of resnet18 and vit_t from (made here where they are missing, in minutes),
+$WFNB_SHOTS a folder for the screenshots, $CHROMIUM the browser (default /usr/bin/chromium).
 """
 
 import json
@@ -42,14 +42,16 @@ PATIENCE = 120_000  # ms
 
 @pytest.fixture(scope="module")
 def runs_path(tmp_path_factory):
-    given = os.environ.get("WFNB_BROWSER_RUNS")
+    given, folder = os.environ.get("WFNB_BROWSER_RUNS"), tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WFNB_RUNS", given or str(tmp_path_factory.mktemp("runs")))
+        patch.setenv("WFNB_RUNS", str(folder))
         for cell in (RESNET, VIT):
             for needed in (*cell.needed(), cell):
-                if not (needed.folder / "run.json").is_file():
+                if given and (Path(given) / needed.path / "run.json").is_file():
+                    shutil.copytree(Path(given) / needed.path, needed.folder)
+                else:
                     run_cell(needed)
-        yield Path(os.environ["WFNB_RUNS"])
+        yield folder
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +220,16 @@ def uploads(page, folder: Path) -> None:
     sync_api.expect(note).to_contain_text("not a whole image", timeout=PATIENCE)
     choose_file(page, large)
     sync_api.expect(note).to_contain_text("The file has 100 MB", timeout=PATIENCE)
+    odd = {
+        "dot.png": (Image.new("L", (1, 1)), "1 x 1 pixels: at least"),
+        "alpha.png": (Image.new("RGBA", (32, 32), (255, 0, 0, 128)), "transparent parts laid on white"),
+        "print.jpg": (Image.new("CMYK", (32, 32), (0, 90, 90, 0)), "CMYK colours, converted to RGB"),
+        "deep.png": (Image.new("I;16", (32, 32), 40_000), "16 bit grey, brought to 8 bit"),
+    }
+    for name, (image, said) in odd.items():
+        image.save(folder / name)
+        choose_file(page, folder / name)
+        sync_api.expect(note).to_contain_text(said, timeout=PATIENCE)
     choose_file(page, picture)
     sync_api.expect(note).to_contain_text("after:", timeout=PATIENCE)
 
