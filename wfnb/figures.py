@@ -156,7 +156,7 @@ def method_bars(table: pd.DataFrame, ax=None):
     ]
     for i, (name, label, colour, hatch) in enumerate(bars):
         drawn = ax.bar(at + (i - 1) * width, table[name], width, label=label, color=colours[colour], hatch=hatch, edgecolor="white")
-        ax.bar_label(drawn, fmt="%.0f", fontsize=7)
+        ax.bar_label(drawn, fmt="%.1f", fontsize=7)
     ax.set_xticks(at, [name.replace(" ", "\n") for name in table.index])
     ax.set(ylabel="%", ylim=(0, 108))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False, fontsize=8)
