@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wfnb.cells import STEPS, Cell, graph
 from wfnb.names import paper_name
-from wfnb.paths import runs_folder
+from wfnb.paths import runs_folder, write_whole
 
 __all__ = ["write_gallery"]
 
@@ -45,9 +45,7 @@ def write_gallery(preset: str) -> str:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    draft = root / f".index-{os.getpid()}.html"
-    draft.write_text(_page(preset, root, sections), encoding="utf-8")
-    os.replace(draft, root / "index.html")
+    write_whole(root / "index.html", _page(preset, root, sections))
     return f"{preset}/index.html"
 
 

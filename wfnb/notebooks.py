@@ -79,11 +79,10 @@ def injected_parameters(namespace: dict[str, object]) -> dict[str, object]:
 
 def papermill() -> ModuleType:
     """papermill, imported in a quarter of its usual time: jsonschema's optional check of IRIs, which no notebook needs, compiles a grammar."""
-    if "papermill" not in sys.modules:
-        sys.modules.setdefault("rfc3987_syntax", None)  # None: an import of it fails, and jsonschema goes on without
+    sys.modules.setdefault("rfc3987_syntax", None)  # None: an import of it fails, and jsonschema goes on without
     import papermill
 
-    if sys.modules.get("rfc3987_syntax", papermill) is None:
+    if sys.modules["rfc3987_syntax"] is None:
         del sys.modules["rfc3987_syntax"]
     return papermill
 
