@@ -9,7 +9,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help reproduce test test-slow test-browser lint smoke app lab environment clean
+.PHONY: help reproduce test test-slow test-browser lint smoke app bench-explorer lab environment clean
 .DEFAULT_GOAL := help
 
 help:
@@ -48,6 +48,11 @@ app: $(READY)
 test-browser: $(READY)
 	@$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	@$(BIN)/python -m pytest -m slow tests/test_browser.py
+
+# from key press to repainted page, in a real Chromium: keeps runs/bench/explorer.json
+bench-explorer: $(READY)
+	@$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	@$(BIN)/python tests/bench_explorer.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -1,22 +1,26 @@
 """How long from a key press to repainted numbers and grid, in headless Chromium against the served page.
 
-    python tests/bench_explorer.py latency.json
+    python tests/bench_explorer.py  # or: make bench-explorer
 
-Writes median and 95th percentile of 50 moves of the slider, in milliseconds, with every single time. The clock runs in the browser: from the
-keydown event until the frame after both the numbers and the grid of the new class are in the page. Makes the digits run where it is missing.
+Writes runs/bench/explorer.json: median and 95th percentile of 50 moves of the slider, in milliseconds, with every single time. The clock runs
+in the browser: from the keydown event until the frame after both the numbers and the grid of the new class are in the page. Makes the digits
+run where it is missing.
 """
 
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
 import sys
 import time
 
+import torch
+
 from wfnb.app import free_port
+from wfnb.checks import device_name
 from wfnb.explorer import make_demo
+from wfnb.paths import project_root, write_whole
 from wfnb.runs import found
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -65,7 +69,7 @@ def measure(address: str) -> list[float]:
 
 
 def main() -> None:
-    """Serve the page, measure, write the file named on the command line."""
+    """Serve the page, measure, write the file."""
     if not found("untrain"):
         make_demo()
     port = free_port("127.0.0.1", 18700)
@@ -83,11 +87,10 @@ def main() -> None:
         "p95_ms": round(statistics.quantiles(times, n=20, method="inclusive")[-1], 1),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
-        "machine": platform.processor() or platform.machine(),
+        "machine": device_name(torch.device("cpu")),
         "times_ms": [round(t, 1) for t in times],
     }
-    with open(sys.argv[1] if len(sys.argv) > 1 else "latency.json", "w", encoding="utf-8") as file:
-        json.dump(result, file, indent=1)
+    write_whole(project_root() / "runs" / "bench" / "explorer.json", json.dumps(result, indent=1) + "\n")
     print({name: value for name, value in result.items() if name != "times_ms"})
 
 

@@ -290,6 +290,27 @@ def test_two_visitors_see_their_own_choices(browser, voila):
         visitor.context.close()
 
 
+def test_an_error_in_a_callback_is_shown_and_the_page_lives_on(page, voila, shots):
+    opened(page, voila)
+    weights = VIT.needed()[0].folder / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:100])  # a run damaged while the page is open
+    try:
+        page.get_by_label("Network").select_option(label="ViT-T, recipe wfnb, seed 0 (quick)")
+        alert = page.locator(".wfnb-alerts [role=alert]")
+        alert.wait_for(timeout=PATIENCE)
+        page.screenshot(path=shots / "voila-error.png")
+        assert "vit_t" in alert.inner_text()
+    finally:
+        weights.write_bytes(kept)
+    page.get_by_label("Network").select_option(label="ResNet-18, recipe wfnb, seed 0 (quick)")
+    numbers(page, "none")
+    assert alert.count() == 0
+    slider(page).focus()
+    page.keyboard.press("ArrowRight")
+    check_class(page, RESNET, 0)
+
+
 def test_without_a_run_the_page_offers_to_make_one(page, tmp_path, shots):
     port = free_port("127.0.0.1", 19066)
     code = f"import wfnb.app as a; a.found = lambda step: [1]; a.serve(port={port})"  # as if the runs had vanished after the start

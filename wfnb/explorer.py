@@ -58,7 +58,7 @@ class _Part(w.VBox):
             details = "" if isinstance(error, ValueError | FileNotFoundError) else traceback.format_exc()
             text = f"{'' if isinstance(error, ValueError | FileNotFoundError) else type(error).__name__ + ': '}{error}"
             more = f"<details><summary>Details</summary><pre>{escape(details)}</pre></details>" if details else ""
-            self.alerts.value = f'<div class="alert">{escape(text)}{more}</div>'
+            self.alerts.value = f'<div class="alert" role="alert">{escape(text)}{more}</div>'
 
     def _ipython_display_(self) -> None:
         from IPython.display import Javascript, display
