@@ -110,8 +110,8 @@ PRESETS = {
             "digits": {
                 "vgg16": Network(width=1 / 8, training=_THIN_CNN),
                 "resnet18": Network(width=1 / 8, training=_THIN_CNN),
-                "vit_t": Network(width=1 / 4, depth=4, training=_THIN_VIT),
-                "vit_s": Network(width=1 / 6, depth=4, training=_THIN_VIT),
+                "vit_t": Network(width=1 / 4, depth=6, training=_THIN_VIT),
+                "vit_s": Network(width=1 / 8, depth=6, training=_THIN_VIT),
             }
         },
         {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
