@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from wfnb import cli
+from wfnb import cli, runs
 from wfnb.cells import STEPS, Cell
 from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter
 from wfnb.paths import notebooks_folder
@@ -389,3 +389,22 @@ def test_finish_is_complete_or_nothing(runs_folder):
     assert [p for p in runs_folder.rglob("*") if p.is_file()] == []
     run.finish({"acc_pct": 1.0}, {"note.txt": "x"})
     assert finished(run.cell).metrics == {"schema": 1, "step": "train", "acc_pct": 1.0}
+
+
+def test_a_figure_is_written_the_same_twice_and_small(tmp_path):
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    def drawn(name):
+        figure, axes = plt.subplots()
+        axes.imshow([[0, 1], [2, 3]])
+        runs._draw(figure, tmp_path / name)
+        plt.close(figure)
+        return (tmp_path / name).read_bytes()
+
+    for kind in ("svg", "png"):
+        assert drawn(f"one.{kind}") == drawn(f"two.{kind}")
+    picture = Image.open(tmp_path / "one.png")
+    assert picture.mode == "P"
+    assert picture.size[0] > 500
+    assert len(set(picture.convert("RGB").getdata())) > 20  # edges of letters are smooth, the four squares are there

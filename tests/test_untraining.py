@@ -132,10 +132,11 @@ def test_the_validation_check_is_an_explicit_one(trained, digits):
 
 
 @pytest.mark.parametrize("chi", [1, 3])
-@pytest.mark.parametrize("retain_on", ["labels", "original"])
+@pytest.mark.parametrize("retain_on", ["labels", "original", "original, asked before"])
 def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     """Loss and gradient of Eq. 3, image by image."""
-    recipe = QUICK.changed({"retain_on": retain_on, "chi": chi, "optimizer": "sgd", "lr": 1.0, "lambda2": 0.0})
+    remembered = {}
+    recipe = QUICK.changed({"retain_on": retain_on.partition(",")[0], "chi": chi, "optimizer": "sgd", "lr": 1.0, "lambda2": 0.0})
     wf = randomised(wfnb.WFNet(trained, 10))
     images, labels = (part[:8] for part in digits.train.all())
     before, reference = rows(wf), copy.deepcopy(wf)
@@ -153,12 +154,38 @@ def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     loss = sum(terms_r) / len(terms_r) + recipe.lambda1 * sum(terms_f) / len(terms_f)
     loss.backward()
 
+    if "before" in retain_on:
+        index = torch.tensor(
+            [7, 6, 0, 1, 2, 3, 5, 4]
+        )  # the step's images stand there in their set; two of the retaining ones were seen before
+        remembered = {"original": untraining.Original(wf, 8), "index": index}
+        remembered["original"](images[[7, 4]], index[[7, 4]])
     with wf.forgetting(3):  # a row chosen around it changes nothing
-        seen = untraining_step(wf, images, labels, recipe, untraining.optimizer_for(wf, recipe), torch.Generator().manual_seed(0))
+        optimizer, generator = untraining.optimizer_for(wf, recipe), torch.Generator().manual_seed(0)
+        seen = untraining_step(wf, images, labels, recipe, optimizer, generator, **remembered)
     loss_r, loss_f = float((sum(terms_r) / len(terms_r)).detach()), sum(1 / term.item() - recipe.eps for term in terms_f) / 4
     assert seen.tolist() == pytest.approx([loss.item(), loss_r, loss_f], rel=1e-4)
     for name, table in reference.alphas().items():
         torch.testing.assert_close(before[name] - wf.alphas()[name], table.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_the_original_is_asked_about_each_image_once(model, digits, monkeypatch):
+    train, val = digits.train.subset(torch.arange(40)), digits.val.subset(torch.arange(30))
+    asked, wf = [], wfnb.WFNet(model, 10)
+
+    def count(_, args, kwargs, __):
+        asked.append(0 if "forget" in kwargs else len(args[0]))
+
+    wf.register_forward_hook(count, with_kwargs=True)
+    several = wfnb.Recipe(steps=40, check_every=10, batch_size=16)
+    run(wf, train, val, several)
+    assert 30 < sum(asked) <= 70
+
+    numbered, each_time = untraining._numbered, wfnb.WFNet(model, 10)
+    monkeypatch.setattr(untraining, "_numbered", lambda *a, **k: ((images, labels, None) for images, labels, _ in numbered(*a, **k)))
+    run(each_time, train, val, several)
+    for name, table in wf.alphas().items():
+        torch.testing.assert_close(each_time.alphas()[name], table, rtol=1e-3, atol=1e-3)
 
 
 def rig(monkeypatch, scores):

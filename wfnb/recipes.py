@@ -65,8 +65,8 @@ class Recipe:
         eps: Added to each loss before its reciprocal.
         squared: Square ``lambda0 * L_r``.
         retain_on: What retaining images are held to: their ``"labels"``, as in the paper, or what the ``"original"`` network says of them
-            without the class to forget (``wfnb.losses.without_class``), which takes one more forward pass of them. ``wfnb bench`` compares
-            the two.
+            without the class to forget (``wfnb.losses.without_class``), which takes one more forward pass, of each image of an ``ImageSet``
+            once. ``wfnb bench`` compares the two.
         chi: How often each retaining image stands in a step (label expansion).
         batch_size: B images a step, half to forget and half to retain.
         optimizer: ``"sgd"`` (plain) or ``"adam"``.

@@ -9,6 +9,7 @@ last: a run is finished when its ``run.json`` is there and its hashes fit.
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import platform
@@ -393,14 +394,27 @@ def _commit() -> str:
         return "unknown"
 
 
+def _draw(figure, path: Path) -> None:
+    """The figure as SVG, the same bytes each time, or as PNG of at most 256 colours, which takes a third of the bytes."""
+    import matplotlib as mpl
+    from PIL import Image
+
+    if path.suffix == ".svg":
+        with mpl.rc_context({"svg.hashsalt": "wfnb"}):
+            figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Date": None})
+        return
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150, bbox_inches="tight")
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def _write(path: Path, value: object) -> None:
     if path.suffix == ".json":
         path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     elif path.suffix == ".csv":
         value.to_csv(path, float_format="%.6g")
-    elif path.suffix in (".png", ".svg", ".pdf"):
-        stamp = {"Date": None} if path.suffix == ".svg" else {}
-        value.savefig(path, dpi=150, bbox_inches="tight", metadata=stamp)
+    elif path.suffix in (".png", ".svg"):
+        _draw(value, path)
     elif path.suffix == ".safetensors" and hasattr(value, "save"):
         value.save(path)
     elif path.suffix == ".safetensors":

@@ -54,34 +54,58 @@ def _terms(wf: WFNet, recipe: Recipe, logits: Tensor, forget: Tensor, retain: Te
     return _Terms(total, loss_r.detach(), loss_f.detach().mean())
 
 
-@torch.no_grad()
-def _targets(wf: WFNet, recipe: Recipe, images: Tensor, labels: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """What the retaining ``images[index]``, each under its row of ``rows``, are held to (``Recipe.retain_on``)."""
-    if recipe.retain_on == "labels":
-        return labels[index]
-    with autocast(images.device, recipe.bfloat16), wf.forgetting(None):
-        return without_class(wf(images)[index], rows)
+class Original:
+    """What a network says with all gates open. Images that come with their index in a set of ``images`` are asked about once."""
+
+    def __init__(self, wf: WFNet, images: int = 0, bfloat16: bool = False) -> None:
+        self.wf, self.bfloat16 = wf, bfloat16
+        self.known = torch.zeros(images, dtype=torch.bool)
+        self.logits = torch.empty(images, wf.num_classes)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, index: Tensor | None = None) -> Tensor:
+        """(n, K), its logits for ``images`` (n, C, H, W), which stand at ``index`` (n,) in their set."""
+        if index is None:
+            with autocast(images.device, self.bfloat16), self.wf.forgetting(None):
+                return self.wf(images).float()
+        index = index.cpu()
+        new = ~self.known[index]
+        if new.any():
+            self.logits[index[new]] = self(images[new.to(images.device)]).cpu()
+            self.known[index[new]] = True
+        return self.logits[index].to(images.device)
+
+
+def _numbered(data: Dataset | DataLoader, batch_size: int | None, **settings) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """As ``batches``, with the index of each image in its set where that lasts: in an ``ImageSet``."""
+    if not isinstance(data, ImageSet):
+        for images, labels in batches(data, batch_size, **settings):
+            yield images, labels, None
+        return
+    places = torch.arange(len(data), device=data.labels.device)
+    for images, index in batches(ImageSet(data.images, places, data.mean, data.std), batch_size, **settings):
+        yield images, data.labels[index.to(data.labels.device)].to(images.device), index
 
 
 def _endless(
     train: Dataset | DataLoader, batch_size: int, device: torch.device, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     while True:
         count = 0
-        for images, labels in batches(train, batch_size, device=device, generator=generator, drop_last=True):
+        for images, labels, index in _numbered(train, batch_size, device=device, generator=generator, drop_last=True):
             if len(labels) >= 2:
                 count += 1
-                yield images, labels
+                yield images, labels, index
         if count == 0:
             raise ValueError("train gives no batch of 2 images or more: untraining needs images to forget and to retain.")
 
 
 @torch.inference_mode()
-def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device) -> dict[str, float]:
+def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device, original: Original) -> dict[str, float]:
     """Loss, Acc_r and Acc_f on validation images, each seen with its own row and with one other row (the same one at every check)."""
     generator = torch.Generator().manual_seed(0)
     sums, count = torch.zeros(6, dtype=torch.float64), 0
-    for images, labels in batches(val, None, device=device):
+    for images, labels, index in _numbered(val, None, device=device):
         _check_range("val", labels, wf.num_classes)
         shift = torch.randint(1, wf.num_classes, (len(labels),), generator=generator).to(device)
         others = (labels + shift) % wf.num_classes
@@ -90,7 +114,8 @@ def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.d
         n, both = len(labels), torch.cat([labels, labels])
         right = (logits.argmax(1) == both).double().view(2, n).sum(1).cpu()
         known = logits.softmax(1).gather(1, both[:, None]).double().view(2, n).sum(1).cpu()
-        terms = _terms(wf, recipe, logits, labels, _targets(wf, recipe, images, labels, torch.arange(n, device=device), others))
+        targets = labels if recipe.retain_on == "labels" else without_class(original(images, index), others)
+        terms = _terms(wf, recipe, logits, labels, targets)
         sums += torch.stack([terms.total.double().cpu() * n, right[1], right[0], terms.forget.double().cpu() * n, known[1], known[0]])
         count += n
     loss, acc_r, acc_f, loss_f, p_r, p_f = (sums / count).tolist()
@@ -111,9 +136,21 @@ def optimizer_for(wf: WFNet, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def untraining_step(
-    wf: WFNet, images: Tensor, labels: Tensor, recipe: Recipe, optimizer: torch.optim.Optimizer, generator: torch.Generator | None = None
+    wf: WFNet,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator | None = None,
+    *,
+    original: Original | None = None,
+    index: Tensor | None = None,
 ) -> Tensor:
     """One step of descent on a mini-batch: expand its labels, weigh the losses, change the tables.
+
+    Args:
+        original: Remembers what the network says with all gates open of the images that stand at ``index`` (B,) in their set; it is asked anew
+            where left out (``Recipe.retain_on``).
 
     Returns:
         (3,), the loss (Eq. 3), L_r and the mean L_f of the batch.
@@ -125,7 +162,11 @@ def untraining_step(
     _check_range("train", labels, wf.num_classes)
     expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
     half = expanded.forgetting
-    targets = _targets(wf, recipe, images[half:], labels[half:], expanded.index[half:] - half, expanded.rows[half:])
+    if recipe.retain_on == "labels":
+        targets = labels[expanded.index[half:]]
+    else:
+        said = (original or Original(wf, bfloat16=recipe.bfloat16))(images[half:], None if index is None else index[half:])
+        targets = without_class(said[expanded.index[half:] - half], expanded.rows[half:])
     with autocast(images.device, recipe.bfloat16):
         logits = wf(images[expanded.index], forget=expanded.rows)
     terms = _terms(wf, recipe, logits, labels[:half], targets)
@@ -199,7 +240,7 @@ def untrain(
     def check(step: int, since: int) -> bool:
         """Look at the validation images, keep the rows if they are the best; whether patience has run out."""
         nonlocal best, best_score, stale, losses
-        seen = _check(wf, recipe, val, device)
+        seen = _check(wf, recipe, val, device, original_val)
         loss, loss_r, loss_f = (losses / max(since, 1)).tolist() if since else (float("nan"),) * 3
         losses = torch.zeros(3, device=device)
         rows.append({"step": step, "loss": loss, "loss_r": loss_r, "loss_f": loss_f} | seen)
@@ -223,12 +264,15 @@ def untrain(
         history.attrs.update(recipe=recipe.name, stopped=why, best_step=best[0], seconds=time.monotonic() - started)
         return history
 
+    original = Original(wf, 0 if isinstance(train, DataLoader) else len(train), recipe.bfloat16)
+    original_val = Original(wf, 0 if isinstance(val, DataLoader) else len(val))
     data = _endless(train, recipe.batch_size, device, generator)
     step, since = 0, 0
     try:
         check(0, 0)
         for step in bar:
-            losses += untraining_step(wf, *next(data), recipe, optimizer, generator)
+            images, labels, index = next(data)
+            losses += untraining_step(wf, images, labels, recipe, optimizer, generator, original=original, index=index)
             schedule.step()
             since += 1
             if step % check_every == 0 or step == recipe.steps:
