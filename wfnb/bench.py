@@ -71,8 +71,8 @@ GOALS = {
     ),
     "step_to_original": Goal(
         "the same where retaining images are held to the original's answers / training step", 0.92,
-        "Half of the images pass once more through the original: a sixth of a training step beyond the goal above. In return the recipe "
-        "needs each retaining image once where it took three.",
+        "Half of the images pass once more through the original: a sixth of a training step beyond the goal above. That is the first pass over a "
+        "set; later its answers are known, and the row above holds. In return the recipe needs each retaining image once where it took three.",
     ),
     "step_memory": Goal(
         "peak memory of the untraining step / of the training step", 1.10,

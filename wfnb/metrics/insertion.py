@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy.integrate import trapezoid
 from torch import Tensor
 
 from wfnb.checks import check_choice
@@ -36,7 +35,7 @@ class InsertionDeletion:
         """(K,), the area under each class's curve: by the trapezoid over the fractions that were measured."""
         chosen = self.curves.query("curve == @curve and order == @order and images == @images")
         table = chosen.pivot(index="class", columns="fraction", values="score")
-        return trapezoid(table.to_numpy(), table.columns.to_numpy(), axis=1)
+        return torch.trapezoid(torch.tensor(table.to_numpy()), torch.tensor(table.columns.to_numpy()), dim=1).numpy()
 
     def scores(self) -> dict[str, object]:
         """The areas as ``metrics.json`` keeps them.
