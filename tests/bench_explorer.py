@@ -20,7 +20,7 @@ import torch
 from wfnb.app import free_port
 from wfnb.checks import device_name
 from wfnb.explorer import make_demo
-from wfnb.paths import project_root, write_whole
+from wfnb.paths import runs_folder, write_whole
 from wfnb.runs import found
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -90,7 +90,9 @@ def main() -> None:
         "machine": device_name(torch.device("cpu")),
         "times_ms": [round(t, 1) for t in times],
     }
-    write_whole(project_root() / "runs" / "bench" / "explorer.json", json.dumps(result, indent=1) + "\n")
+    kept = runs_folder() / "bench" / "explorer.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(kept, json.dumps(result, indent=1) + "\n")
     print({name: value for name, value in result.items() if name != "times_ms"})
 
 

@@ -407,6 +407,5 @@ def test_a_figure_is_written_the_same_twice_and_small(tmp_path):
     picture = Image.open(tmp_path / "one.png")
     assert picture.mode == "P"
     assert picture.size[0] > 500
-    assert (
-        len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 20
-    )  # edges of letters are smooth, the four squares are there
+    # edges of letters are smooth, the four squares are there
+    assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 20

@@ -135,7 +135,6 @@ def test_the_validation_check_is_an_explicit_one(trained, digits):
 @pytest.mark.parametrize("retain_on", ["labels", "original", "original, asked before"])
 def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     """Loss and gradient of Eq. 3, image by image."""
-    remembered = {}
     recipe = QUICK.changed({"retain_on": retain_on.partition(",")[0], "chi": chi, "optimizer": "sgd", "lr": 1.0, "lambda2": 0.0})
     wf = randomised(wfnb.WFNet(trained, 10))
     images, labels = (part[:8] for part in digits.train.all())
@@ -154,10 +153,10 @@ def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     loss = sum(terms_r) / len(terms_r) + recipe.lambda1 * sum(terms_f) / len(terms_f)
     loss.backward()
 
+    remembered = {}
     if "before" in retain_on:
-        index = torch.tensor(
-            [7, 6, 0, 1, 2, 3, 5, 4]
-        )  # the step's images stand there in their set; two of the retaining ones were seen before
+        # where the step's images stand in their set; two of the retaining ones were seen before
+        index = torch.tensor([7, 6, 0, 1, 2, 3, 5, 4])
         remembered = {"original": untraining.Original(wf, 8), "index": index}
         remembered["original"](images[[7, 4]], index[[7, 4]])
     with wf.forgetting(3):  # a row chosen around it changes nothing
