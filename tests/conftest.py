@@ -77,13 +77,32 @@ class Twice(nn.Module):
         return self.fc(F.relu(self.second(F.relu(self.first(self.stem(x))))).mean((2, 3)))
 
 
+class Normed(nn.Module):
+    """Batch norms that alone take a convolution's output (two), and others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.conv_norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.depthwise, self.depthwise_norm = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6, affine=False)
+        self.beside, self.beside_norm = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
+        self.left, self.right, self.shared_norm = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1, bias=False), nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, K)
+
+    def forward(self, x):
+        x = F.relu(self.conv_norm(self.conv(x)), inplace=True)
+        x = F.relu(self.depthwise_norm(self.depthwise(x)))
+        x = self.beside(x)
+        x = F.relu(self.beside_norm(x) + x)
+        return self.fc((self.shared_norm(self.left(x)) + self.shared_norm(self.right(x))).mean((2, 3)))
+
+
 def _vit() -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(img_size=8, patch_size=4, num_classes=K, embed_dim=16, depth=2, num_heads=2, mlp_ratio=1.0)
 
 
-_NETWORKS = {"plain": Plain, "grouped": Grouped, "odd": Odd, "twice": Twice, "vit": _vit}
+_NETWORKS = {"plain": Plain, "grouped": Grouped, "odd": Odd, "twice": Twice, "normed": Normed, "vit": _vit}
 
 
 def _network(name: str) -> nn.Module:

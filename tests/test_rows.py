@@ -12,7 +12,7 @@ from torch.func import functional_call
 import wfnb
 from wfnb.layers import _Gated
 
-NAMES = ["plain", "grouped", "odd", "twice", "vit"]
+NAMES = ["plain", "grouped", "odd", "twice", "normed", "vit"]
 ROWS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
 
 
@@ -130,6 +130,35 @@ def test_gates_are_the_sigmoids_of_the_rows(net, randomised):
         assert not wf.gates(1)[name].requires_grad
 
 
+def test_a_filter_takes_along_the_norm_that_alone_follows_it(network, randomised, images):
+    net = network("normed")
+    wf = randomised(wfnb.WFNet(net, 5))
+    assert {name for name, layer in wf.filters.items() if layer.norm} == {"conv", "depthwise"}
+    calls = []
+    handle = wf.model.conv_norm.base.register_forward_hook(lambda *_: calls.append(1))
+    expected = wf(images, forget=ROWS)  # a norm that something hooks into is called
+    handle.remove()
+    torch.testing.assert_close(wf(images, forget=ROWS), expected, rtol=0, atol=1e-12)
+    assert calls == [1]
+    assert torch.equal(wf(images), net(images))  # what was taken along for rows is back for the original
+    assert wf.model.conv_norm.num_features == 6
+
+
+def test_norms_of_a_network_that_cannot_be_followed_stay_for_themselves(net, randomised, images):
+    class Deciding(type(net)):
+        def forward(self, x):
+            return super().forward(x if x.sum() < 1e9 else -x)
+
+    assert wfnb.WFNet(net, 5).filters["conv2"].norm
+    deciding = Deciding().double().eval()
+    deciding.load_state_dict(net.state_dict())
+    wf = randomised(wfnb.WFNet(deciding, 5))
+    assert not wf.filters["conv2"].norm
+    for i, row in enumerate(ROWS.tolist()):
+        expected = masked_network(net, wf.alphas(), [row])(images[i : i + 1])[0]
+        torch.testing.assert_close(wf(images, forget=ROWS)[i], expected, rtol=0, atol=1e-10)
+
+
 def test_a_closed_gate_removes_the_channel_and_its_bias(net, images):
     wf = wfnb.WFNet(net, 5)
     with torch.no_grad():
@@ -179,19 +208,28 @@ def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
         assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("factor", [1.0, torch.tensor([-2.0, 0.5, 3.0], dtype=torch.float64)])
 @pytest.mark.parametrize(
     ("shape", "spread"), [((4, 3, 5, 5), (4, 3, 1, 1)), ((4, 6, 3), (4, 1, 3)), ((4, 3, 1, 1), (4, 3, 1, 1)), ((4, 3), (4, 3))]
 )
-def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread):
-    """``_Gated`` keeps its result and not its input; the straightforward product is the reference (float64)."""
+def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread, factor, shifted):
+    """``_Gated`` has a backward pass of its own; the straightforward product and sum are the reference (float64)."""
     torch.manual_seed(0)
-    out = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    alpha = (3 * torch.randn(spread, dtype=torch.float64)).requires_grad_()
+    inputs = [torch.randn(shape, dtype=torch.float64), 3 * torch.randn(spread, dtype=torch.float64)]
+    inputs += [torch.randn(spread, dtype=torch.float64)] * shifted
+    wanted = out, alpha, *shift = [tensor.requires_grad_() for tensor in inputs]
+    if isinstance(factor, torch.Tensor):
+        factor = factor.view(spread[1:])
     down = torch.randn(shape, dtype=torch.float64)
-    got, expected = _Gated.apply(out, alpha), out * torch.sigmoid(alpha)
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+    def gated(out, alpha, shift=None):
+        return _Gated.apply(out, alpha, factor, shift)
+
+    got, expected = gated(*wanted), sum(shift, out * torch.sigmoid(alpha) * factor)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-14)
     for one, other in zip(
-        torch.autograd.grad((got * down).sum(), (out, alpha)), torch.autograd.grad((expected * down).sum(), (out, alpha)), strict=True
+        torch.autograd.grad((got * down).sum(), wanted), torch.autograd.grad((expected * down).sum(), wanted), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
-    assert torch.autograd.gradcheck(_Gated.apply, (out, alpha))
+    assert torch.autograd.gradcheck(gated, wanted)

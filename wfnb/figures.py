@@ -22,22 +22,24 @@ __all__ = [
     "table1_figure",
 ]
 
+# seaborn's palette "colorblind"; to import seaborn for it takes a second, so only the heat maps do
+COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
+
 
 def accuracy_bars(before: Sequence[float], acc_r: Sequence[float], acc_f: Sequence[float], class_names: Sequence[str], ax=None):
     """Per class: the original's accuracy, and with the class forgotten its own (Acc_f) and the others' (Acc_r), all in percent (K,)."""
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
-    colours, at, width = sns.color_palette("colorblind"), np.arange(len(class_names)), 0.28
+    at, width = np.arange(len(class_names)), 0.28
     bars = [
         ("original, this class", before, 0, ""),
         ("class forgotten: others (Acc_r)", acc_r, 2, "//"),
         ("class forgotten: itself (Acc_f)", acc_f, 3, "xx"),
     ]
     for i, (label, values, colour, hatch) in enumerate(bars):
-        ax.bar(at + (i - 1) * width, np.asarray(values), width, label=label, color=colours[colour], hatch=hatch, edgecolor="white")
+        ax.bar(at + (i - 1) * width, np.asarray(values), width, label=label, color=COLOURS[colour], hatch=hatch, edgecolor="white")
     ax.set_xticks(at, class_names, rotation=45 if max(map(len, class_names)) > 3 else 0)
     ax.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 105))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False, fontsize=8)
@@ -86,13 +88,12 @@ def row_similarity(similarity: np.ndarray, class_names: Sequence[str], ax=None):
 def change_bars(before: Sequence[float], after: Sequence[float], class_names: Sequence[str], ax=None):
     """The accuracy of each class in percent (K,), before and after something was forgotten."""
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
-    colours, at = sns.color_palette("colorblind"), np.arange(len(class_names))
+    at = np.arange(len(class_names))
     for side, label, values, colour, hatch in ((-0.2, "before", before, 0, ""), (0.2, "after", after, 3, "//")):
-        ax.bar(at + side, np.asarray(values), 0.38, label=label, color=colours[colour], hatch=hatch, edgecolor="white")
+        ax.bar(at + side, np.asarray(values), 0.38, label=label, color=COLOURS[colour], hatch=hatch, edgecolor="white")
     ax.set_xticks(at, class_names, rotation=45 if max(map(len, class_names)) > 3 else 0)
     ax.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 105))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, frameon=False, fontsize=8)
@@ -144,18 +145,17 @@ def method_bars(table: pd.DataFrame, ax=None):
         table: One row a method (the index), with the columns ``acc_r_pct``, ``acc_f_pct`` and ``probe_recall_pct``.
     """
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    colours, at, width = sns.color_palette("colorblind"), np.arange(len(table)), 0.28
+    at, width = np.arange(len(table)), 0.28
     bars = [
         ("acc_r_pct", "other classes, accuracy (Acc_r)", 2, "//"),
         ("acc_f_pct", "forgotten class, accuracy (Acc_f)", 3, "xx"),
         ("probe_recall_pct", "forgotten class, probe recall", 0, ".."),
     ]
     for i, (name, label, colour, hatch) in enumerate(bars):
-        drawn = ax.bar(at + (i - 1) * width, table[name], width, label=label, color=colours[colour], hatch=hatch, edgecolor="white")
+        drawn = ax.bar(at + (i - 1) * width, table[name], width, label=label, color=COLOURS[colour], hatch=hatch, edgecolor="white")
         ax.bar_label(drawn, fmt="%.1f", fontsize=7)
     ax.set_xticks(at, [name.replace(" ", "\n") for name in table.index])
     ax.set(ylabel="%", ylim=(0, 108))
@@ -173,18 +173,17 @@ def relearn_curves(curves: pd.DataFrame, target: float, ax=None):
         target: The original's mean accuracy, in percent, drawn as a dotted line.
     """
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
     last = int(curves["epoch"].max())
-    colours, markers = sns.color_palette("colorblind"), "osD^vXP*"
+    markers = "osD^vXP*"
     for i, (method, own) in enumerate(curves.groupby(level=0, sort=False)):
         wide = own.pivot(index="epoch", columns="class", values="accuracy_pct").reindex(range(last + 1)).ffill()
-        ax.plot(wide.index, wide, color=colours[i], linewidth=0.5, alpha=0.35)
+        ax.plot(wide.index, wide, color=COLOURS[i], linewidth=0.5, alpha=0.35)
         mean = wide.mean(axis=1)
         ax.plot(
-            mean.index, mean, color=colours[i], linewidth=2, marker=markers[i], markevery=max(last // 10, 1), markersize=5, label=method
+            mean.index, mean, color=COLOURS[i], linewidth=2, marker=markers[i], markevery=max(last // 10, 1), markersize=5, label=method
         )
     ax.axhline(target, color="0.4", linestyle=":", label="original")
     ax.set(xlabel="epochs of 500 images", ylabel="accuracy on the forgotten class, %", ylim=(-3, 103))
@@ -196,26 +195,25 @@ def relearn_curves(curves: pd.DataFrame, target: float, ax=None):
 def table1_figure(table: pd.DataFrame):
     """Acc_r and Acc_f of every method, a marker a network: the right end of the one and the left end of the other is where a method wants to be."""
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     named = table.assign(label=[f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)])
     named = named[named["seeds"] > 0]
     datasets, methods, networks = (list(dict.fromkeys(named[column])) for column in ("dataset", "label", "arch"))
     size = (10, 0.8 + (0.6 + 0.34 * len(methods)) * len(datasets))
     figure, axes = plt.subplots(len(datasets), 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
-    colours, markers = sns.color_palette("colorblind", len(networks)), "osD^vP*"
+    markers = "osD^vP*"
     columns = {"acc_r_pct": "Acc_r, % (higher is better)", "acc_f_pct": "Acc_f, % (lower is better)"}
     for pair, dataset in zip(axes, datasets, strict=True):
         for ax, (column, label) in zip(pair, columns.items(), strict=True):
             for row in named[named["dataset"] == dataset].itertuples():
                 i = networks.index(row.arch)
                 y = methods.index(row.label) + (i - (len(networks) - 1) / 2) * 0.18
-                ax.plot(getattr(row, column), y, marker=markers[i % len(markers)], color=colours[i], markersize=5, linestyle="")
+                ax.plot(getattr(row, column), y, marker=markers[i % len(markers)], color=COLOURS[i % 10], markersize=5, linestyle="")
             ax.set(title=dataset, xlabel=label, xlim=(-4, 104))
             ax.set_yticks(range(len(methods)), methods, fontsize=8)
             ax.grid(axis="x", color="0.9")
     axes[0, 0].invert_yaxis()
-    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, colours, strict=False)]
+    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, COLOURS, strict=False)]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
@@ -228,15 +226,13 @@ def insertion_curves(curves: pd.DataFrame, axes=None):
         axes: (2, 2) matplotlib axes; a new figure where left out.
     """
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     if axes is None:
         _, axes = plt.subplots(2, 2, figsize=(8, 5.6), layout="constrained", sharex=True, sharey=True)
-    palette = sns.color_palette("colorblind")
     styles = {
-        "alpha": ("lowest alpha first", palette[0], "-", "o"),
-        "random": ("random order", palette[1], "--", "s"),
-        "reverse": ("reverse order", palette[2], ":", "D"),
+        "alpha": ("lowest alpha first", COLOURS[0], "-", "o"),
+        "random": ("random order", COLOURS[1], "--", "s"),
+        "reverse": ("reverse order", COLOURS[2], ":", "D"),
     }
     titles = {"own": "the forgotten class's images", "others": "other classes' images"}
     for i, images in enumerate(titles):
@@ -276,7 +272,6 @@ def filter_graph(
         axes: Two matplotlib axes; a new figure, as high as the filters need, where left out.
     """
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     kept = sorted(shared, key=lambda f: (-len(shared[f]), f))[:most]
     kept.sort(key=lambda f: (np.mean(shared[f]), f))  # beside their classes, so that fewer lines cross
@@ -286,14 +281,14 @@ def filter_graph(
             1, 2, figsize=(9.5, max(3.4, 1.3 + 0.19 * n)), layout="constrained", sharey=True, width_ratios=(1.5, 1)
         )  # fmt: skip
     graph, matrix = axes
-    colours, lines, markers = sns.color_palette("colorblind", 10), ("-", "--", ":", "-."), "osD^vP*X<>"
+    lines, markers = ("-", "--", ":", "-."), "osD^vP*X<>"
     heights = np.linspace(0, max(n - 1, 1), k) if k > 1 else [0]
     for c, (name, height) in enumerate(zip(class_names, heights, strict=True)):
-        style = {"color": colours[c % 10], "linestyle": lines[c % 4]}
+        style = {"color": COLOURS[c % 10], "linestyle": lines[c % 4]}
         for row, f in enumerate(kept):
             if c in shared[f]:
                 graph.plot([0, 1], [height, row], linewidth=1.4, alpha=0.9, **style)
-        graph.plot(0, height, markers[c % 10], color=colours[c % 10], markersize=8, markeredgecolor="black", markeredgewidth=0.5, zorder=3)
+        graph.plot(0, height, markers[c % 10], color=COLOURS[c % 10], markersize=8, markeredgecolor="black", markeredgewidth=0.5, zorder=3)
         graph.annotate(name, (0, height), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
     for row, f in enumerate(kept):
         graph.plot(1, row, "o", color="0.25", markersize=3.5, zorder=3)
@@ -373,19 +368,18 @@ def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
         rows: Those of ``wfnb.bench.measure`` that were measured for a network.
     """
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     whats = list(dict.fromkeys(row["what"] for row in rows))
     networks = list(dict.fromkeys(row["network"] for row in rows))
     if ax is None:
         _, ax = plt.subplots(figsize=(9, 1.2 + 0.45 * len(whats)), layout="constrained")
-    colours, markers = sns.color_palette("colorblind", len(networks)), "osD^vP*"
+    markers = "osD^vP*"
     for row in rows:
         i = networks.index(row["network"])
         y = whats.index(row["what"]) + (i - (len(networks) - 1) / 2) * 0.14
         low, high = row["quartiles"]
-        ax.plot([low, high], [y, y], color=colours[i], linewidth=1.5)
-        ax.plot(row["figure"], y, marker=markers[i % len(markers)], color=colours[i], markersize=6, linestyle="")
+        ax.plot([low, high], [y, y], color=COLOURS[i % 10], linewidth=1.5)
+        ax.plot(row["figure"], y, marker=markers[i % len(markers)], color=COLOURS[i % 10], markersize=6, linestyle="")
         at = whats.index(row["what"])
         ax.plot([row["limit"]] * 2, [at - 0.4, at + 0.4], color="black", linewidth=2)
         ax.text(
@@ -400,7 +394,7 @@ def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
     ax.set_yticks(range(len(whats)), whats, fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="ratio", xlim=(0, None))
-    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, colours, strict=False)]
+    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, COLOURS, strict=False)]
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return ax
 
@@ -412,12 +406,11 @@ def cost_over_classes(costs: Mapping[str, object], ax=None):
         costs: As ``wfnb.bench.all_classes`` gives them.
     """
     import matplotlib.pyplot as plt
-    import seaborn as sns
 
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
     classes = np.arange(1, costs["classes"] + 1)
-    for (method, cost), colour, marker in zip(costs["methods"].items(), sns.color_palette("colorblind"), "osD^", strict=False):
+    for (method, cost), colour, marker in zip(costs["methods"].items(), COLOURS, "osD^", strict=False):
         one = cost["seconds"] / costs["classes"]
         seconds = np.full(len(classes), cost["seconds"]) if cost["networks"] == 1 else one * classes
         label = f"{method.replace('_', ' ')}: Acc_r {cost['acc_r_pct']:.1f} %, Acc_f {cost['acc_f_pct']:.1f} %"

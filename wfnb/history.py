@@ -22,7 +22,8 @@ class History(pd.DataFrame):
             axes: Two matplotlib axes, the first for losses, the second for accuracies; a new figure where left out.
         """
         import matplotlib.pyplot as plt
-        import seaborn as sns
+
+        from wfnb.figures import COLOURS
 
         columns = list(columns) if columns is not None else list(self.select_dtypes("number").columns)
         accuracies = [name for name in columns if "acc" in name]
@@ -31,7 +32,7 @@ class History(pd.DataFrame):
             _, axes = plt.subplots(1, len(groups), figsize=(5 * len(groups), 3.2), layout="constrained", squeeze=False)
             axes = axes[0]
         for ax, names in zip(axes, groups, strict=False):
-            for name, colour, marker in zip(names, sns.color_palette("colorblind"), "osD^vXP*<>", strict=False):
+            for name, colour, marker in zip(names, COLOURS, "osD^vXP*<>", strict=False):
                 values = self[name].dropna()
                 ax.plot(values.index, values, color=colour, marker=marker, markersize=4, markevery=max(len(values) // 12, 1), label=name)
             if "best_step" in self.attrs:

@@ -10,6 +10,7 @@ batch in which every image has a row of its own, and weights are never built for
     y = s_w[rows] * l(x, W, b) + (s_b[rows] - s_w[rows]) * b
 
 Gates on the bias are shared with the weight's (one table, as in the authors' code) or separate (two tables, as printed in the paper).
+A batch norm in eval mode is one multiplication and one sum, too, so that a filter takes the one behind it along.
 """
 
 import math
@@ -18,35 +19,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ALPHA_START", "Choice", "WFConv2d", "WFLinear", "WeightFilter"]
+__all__ = ["ALPHA_START", "Choice", "WFConv2d", "WFLinear", "WFNorm", "WeightFilter"]
 
 ALPHA_START = 3.0  # sigmoid(3) = 0.9526: nearly open, with a gradient left (paper, "Implementation and Training Details")
 
 
 class _Gated(torch.autograd.Function):
-    """``sigmoid(alpha) * out``, keeping the result for the backward pass instead of ``out``.
+    """``factor * sigmoid(alpha) * out + shift``, sparing of memory in the backward pass; ``factor`` is a constant.
 
-    The layer that follows keeps the result anyway, and with it d result / d alpha = (1 - sigmoid(alpha)) * result: a network under its
-    rows remembers no more than a plain one. ``alpha`` is spread already: (B, C, 1, 1) against (B, C, H, W), or (B, 1, F) against (B, N, F).
+    Without a shift the result is kept instead of ``out``: the layer that follows keeps the result anyway, and with it d result / d alpha =
+    (1 - sigmoid(alpha)) * result, so that a network under its rows remembers no more than a plain one. All are spread already: ``alpha`` and
+    ``shift`` as (B, C, 1, 1) against ``out`` (B, C, H, W), or (B, 1, F) against (B, N, F); ``factor`` as (C, 1, 1).
     """
 
     @staticmethod
-    def forward(ctx, out: Tensor, alpha: Tensor) -> Tensor:
-        gate = torch.sigmoid(alpha).to(out.dtype)
-        result = out * gate
-        ctx.save_for_backward(result, alpha)
+    def forward(ctx, out: Tensor, alpha: Tensor, factor: Tensor | float, shift: Tensor | None) -> Tensor:
+        gate = (factor * torch.sigmoid(alpha)).to(out.dtype)
+        result = out * gate if shift is None else torch.addcmul(shift.to(out.dtype), out, gate)
+        ctx.factor, ctx.shifted = factor, shift is not None
+        ctx.save_for_backward(out if ctx.shifted else result, alpha)
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor]:
-        result, alpha = ctx.saved_tensors
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None, Tensor | None]:
+        kept, alpha = ctx.saved_tensors
+        gate = ctx.factor * torch.sigmoid(alpha)
         summed = tuple(i for i, n in enumerate(alpha.shape) if n == 1 and grad.shape[i] != 1)
-        product = grad * result
-        grad_alpha = product.sum(summed, keepdim=True, dtype=alpha.dtype) if summed else product.to(alpha.dtype, copy=True)
+
+        def total(spread: Tensor) -> Tensor:
+            return spread.sum(summed, keepdim=True, dtype=alpha.dtype) if summed else spread.to(alpha.dtype, copy=True)
+
+        product = grad * kept
+        slope = torch.sigmoid(-alpha) * (gate if ctx.shifted else 1)
+        grad_alpha = total(product) * slope
         # into the memory of the product, which is no longer needed: to be given fresh memory takes longer than to multiply
-        grad_out = torch.mul(grad, torch.sigmoid(alpha).to(grad.dtype), out=product) if ctx.needs_input_grad[0] else None
-        return grad_out, grad_alpha * torch.sigmoid(-alpha)
+        grad_out = torch.mul(grad, gate.to(grad.dtype), out=product) if ctx.needs_input_grad[0] else None
+        return grad_out, grad_alpha, None, total(grad) if ctx.needs_input_grad[3] else None
 
 
 class Choice:
@@ -60,19 +69,63 @@ class Choice:
         self.combine = "min"  # or "product": how the rows of several classes become one
 
 
-class WeightFilter(nn.Module):
+class _Wrapper(nn.Module):
+    """Stands in a network in the place of ``base``."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    @property
+    def hooked(self) -> bool:
+        """Whether something hooks in here, and so wants to see what the layer alone takes and gives."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in (self, self.base))
+
+    def __getattr__(self, name: str):
+        # a network may read `conv.stride` or `qkv.in_features`; one that computes with `qkv.weight` is found by WFNet, which checks that
+        # every wrapped layer fires
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+
+class WFNorm(_Wrapper):
+    """A batch norm behind a filter, which takes it along where each image has a row of its own.
+
+    Attributes:
+        taken: Whether the filter, which comes first, has done so: what it gives runs through here unchanged.
+    """
+
+    taken = False
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """``factor`` and ``shift``, (C,) each: in eval mode the norm is ``factor * x + shift``."""
+        norm = self.base
+        factor = torch.rsqrt(norm.running_var + norm.eps)
+        if norm.affine:
+            factor = factor * norm.weight
+        shift = -factor * norm.running_mean
+        return factor, shift + norm.bias if norm.affine else shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.taken else self.base(x)
+
+
+class WeightFilter(_Wrapper):
     """A frozen layer whose output channels are gated by the chosen row of ``alpha``.
 
     Attributes:
         base: The layer, kept whole.
+        norm: The batch norm that alone takes its output, in a tuple (the network holds it); empty where there is none.
         alpha: (K, C_out), the logits of the gates.
         alpha_bias: (K, C_out), the logits of the bias's gates; ``None`` where they are shared or there is no bias.
     """
 
     def __init__(self, base: nn.Module, num_classes: int, choice: Choice, separate_bias: bool = False) -> None:
-        super().__init__()
-        self.base = base
+        super().__init__(base)
         self.choice = choice
+        self.norm: tuple[WFNorm, ...] = ()
         table = torch.full((num_classes, base.weight.shape[0]), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device)
         self.alpha = nn.Parameter(table)
         separate = separate_bias and base.bias is not None
@@ -105,31 +158,32 @@ class WeightFilter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         forget = self.choice.forget
+        for norm in self.norm:
+            norm.taken = isinstance(forget, Tensor) and not (norm.base.training or norm.hooked or self.hooked)
         if forget is None:
             return self.base(x)
         if not isinstance(forget, Tensor) and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad):
             return self._masked_forward(x, *self.masked())  # one row: scaling a weight once is cheaper than scaling every output
-        out = self.base(x)
-        if self.alpha_bias is None and isinstance(forget, Tensor):  # a row an image, as in training
-            return _Gated.apply(out, self._spread(F.embedding(forget, self.alpha), out))
-        gate = self.gate()
-        if self.alpha_bias is None:
-            return out * self._spread(gate, out)
-        shift = (self.bias_gate() - gate) * self.base.bias
-        return torch.addcmul(self._spread(shift, out), self._spread(gate, out), out)
+        out, factor, shift = self.base(x), 1.0, None
+        if self.alpha_bias is not None:
+            shift = (self.bias_gate() - self.gate()) * self.base.bias
+        if not isinstance(forget, Tensor):
+            gate = self._spread(self.gate(), out)
+            return out * gate if shift is None else torch.addcmul(self._spread(shift, out), gate, out)
+        # a row an image, as in training
+        for norm in self.norm:
+            if norm.taken:
+                factor, moved = norm.affine()
+                shift = moved if shift is None else factor * shift + moved
+                factor = self._spread(factor, out)
+        return _Gated.apply(
+            out, self._spread(F.embedding(forget, self.alpha), out), factor, None if shift is None else self._spread(shift, out)
+        )
 
     @property
     def scales_weight(self) -> bool:
         """Whether the layer's forward is torch's own and nothing hooks into it, so that its masked weight can be used directly."""
         return type(self.base).forward is self.plain.forward and not (self.base._forward_hooks or self.base._forward_pre_hooks)
-
-    def __getattr__(self, name: str):
-        # a network may read `conv.stride` or `qkv.in_features`; one that computes with `qkv.weight` is found by WFNet, which checks that
-        # every wrapped layer fires
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base"), name)
 
     def extra_repr(self) -> str:
         return f"gates={self.alpha.shape[0]}x{self.alpha.shape[1]}{', separate bias gates' if self.alpha_bias is not None else ''}"

@@ -6,6 +6,7 @@ import json
 import operator
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wfnb.checks import check_choice
-from wfnb.layers import Choice, WeightFilter, WFConv2d, WFLinear, scales_linearly
+from wfnb.layers import Choice, WeightFilter, WFConv2d, WFLinear, WFNorm, scales_linearly
 
 __all__ = ["Forget", "WFNet", "digest", "has_attention"]
 
@@ -77,12 +78,15 @@ class WFNet(nn.Module):
             )
         _check_plain(found)
         _check_fires(self.model, found, num_classes, example)
+        norms = {name: WFNorm(norm) for name, norm in _norms_behind(self.model, found).items()}
         filters = {}
-        for module in found.values():
+        for name, module in found.items():
             kind = WFConv2d if isinstance(module, nn.Conv2d) else WFLinear
             separate = kind is WFLinear if separate_bias is None else separate_bias
             filters[id(module)] = kind(module, num_classes, self._choice, separate)
-        _replace(self.model, filters)
+            if name in norms:
+                filters[id(module)].norm = (norms[name],)
+        _replace(self.model, filters | {id(norm.base): norm for norm in norms.values()})
 
     # -- choosing what to forget ---------------------------------------------------------------------------------------------
 
@@ -291,7 +295,8 @@ class WFNet(nn.Module):
     def _unwrapped(self, plain, chosen=None) -> nn.Module:
         copied = copy.deepcopy(self)
         with copied._chosen(chosen):
-            _replace(copied.model, {id(layer): plain(layer) for layer in copied.filters.values()})
+            norms = {id(m): m.base for m in copied.modules() if isinstance(m, WFNorm)}
+            _replace(copied.model, norms | {id(layer): plain(layer) for layer in copied.filters.values()})
         for name, p in copied.model.named_parameters(remove_duplicate=False):
             p.requires_grad_(name in self._trainable)
         return copied.model
@@ -419,6 +424,27 @@ def _maskable(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: m for name, m in modules.items() if name in projections or (isinstance(m, nn.Conv2d) and not embeds_patches(m))
     }  # fmt: skip
+
+
+def _norms_behind(model: nn.Module, found: dict[str, nn.Module]) -> dict[str, nn.BatchNorm2d]:
+    """The batch norms that take a layer's output, and alone take it, by that layer's name; none where torch.fx cannot follow the network."""
+    if not any(type(module) is nn.BatchNorm2d for module in model.modules()):
+        return {}
+    from torch.fx import Tracer
+
+    try:
+        calls = [node for node in Tracer().trace(model).nodes if node.op == "call_module"]
+    except Exception:  # whatever a network does that cannot be followed: its batch norms stay for themselves
+        return {}
+    often = Counter(call.target for call in calls)
+    norms = {}
+    for call in calls:
+        user = next(iter(call.users), call)
+        norm = model.get_submodule(user.target) if user.op == "call_module" else None
+        alone = len(call.users) == often[call.target] == often[user.target] == 1
+        if call.target in found and alone and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
+            norms[call.target] = norm
+    return norms
 
 
 def _named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:

@@ -90,7 +90,8 @@ def papermill() -> ModuleType:
 def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: bool = True) -> None:
     """Execute a notebook headless with checked parameters; ``output`` exists only when it has run to its end.
 
-    Kernels talk over IPC, so that parallel runs cannot collide on TCP ports. What a killed execution left is removed. On an error,
+    Kernels talk over IPC, so that parallel runs cannot collide on TCP ports, and are killed after the last cell: a run has written all by then,
+    and to take a process with torch down in good order takes a second or two. What a killed execution left is removed. On an error,
     what was executed so far stands beside ``output`` as ``NAME.failed.ipynb``, with the traceback.
 
     Raises:
@@ -108,7 +109,7 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
         with tempfile.TemporaryDirectory(prefix="wfnb-") as sockets:  # of its own: kernels that share names of sockets hear one another
             papermill().execute_notebook(
                 str(notebook), str(running), parameters, cwd=str(notebook.parent), progress_bar=not quiet, log_output=not quiet,
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}, "NotebookClient": {"shutdown_kernel": "immediate"}}),
             )  # fmt: skip
         _forget_paths(running, notebook, output)
         os.replace(running, output)

@@ -132,7 +132,8 @@ def _score(recipe: Recipe, seen: dict[str, float]) -> float:
 
 def optimizer_for(wf: WFNet, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over the tables of ``wf``."""
-    return {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.optimizer](list(wf.alphas().values()), recipe.lr)
+    tables = list(wf.alphas().values())
+    return torch.optim.Adam(tables, recipe.lr, fused=True) if recipe.optimizer == "adam" else torch.optim.SGD(tables, recipe.lr)
 
 
 def untraining_step(
