@@ -1,5 +1,6 @@
 """A finished graph is used again: a second call runs nothing, a change runs what hangs on it and nothing else."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 
 from wfnb import cli, runs
 from wfnb.cells import STEPS, graph
+from wfnb.recipes import RECIPES, Recipe
 from wfnb.runs import Run, is_current
 
 
@@ -58,6 +60,24 @@ def test_other_settings_of_one_network_make_what_hangs_on_it(results):
     assert results("untrain/resnet18.lambda1=1.0") == wanted
     assert results("untrain/resnet18.lambda1=1.0") == set()
     assert results() == wanted  # and back
+
+
+def test_another_recipe_for_attention_leaves_convolutions_alone(results, monkeypatch):
+    ours, attention = RECIPES["wfnb"]
+    monkeypatch.setitem(RECIPES, "wfnb", (ours, attention.changed({"lambda1": 0.7})))
+    assert results() == of(["vit_t"], UNTRAINED) | {"smoke/tables"}
+
+
+def test_a_recipe_setting_that_did_not_exist_had_its_default(results):
+    assert RECIPES["wfnb"][0].beta2 == Recipe().beta2 != RECIPES["wfnb"][1].beta2
+    for cell in graph("smoke"):
+        if STEPS[cell.step].untrains:
+            path = cell.folder / "run.json"
+            record = json.loads(path.read_text())
+            for recipe in record["settings"]["recipe"].values():
+                del recipe["beta2"]
+            path.write_text(json.dumps(record))
+    assert results() == of(["vit_t"], UNTRAINED) | {"smoke/tables"}
 
 
 @pytest.mark.parametrize(

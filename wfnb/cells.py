@@ -204,7 +204,10 @@ class Cell:
         if self.step == "train":
             settings |= {"pretrained": network.pretrained, "training": asdict(network.training.changed(self.settings))}
         if STEPS[self.step].untrains:
-            settings |= {"recipe": {n: asdict(self.recipe_for(a)) for n, a in (("convolutions", False), ("attention", True))}}
+            forms = {"convolutions": False, "attention": True}  # which of them a network of timm's takes is seen when it is built
+            if self.arch in ARCHITECTURES:
+                forms.pop("convolutions" if self.arch.startswith("vit_") else "attention")
+            settings |= {"recipe": {form: asdict(self.recipe_for(attention)) for form, attention in forms.items()}}
         elif self.settings and self.step != "train":
             raise ValueError(f"step {self.step!r} has no settings to change; allowed are those of train and of what untrains.")
         return settings | {name: getattr(self.plan, name) for name in STEPS[self.step].scales} | self.options

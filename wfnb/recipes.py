@@ -70,6 +70,7 @@ class Recipe:
         chi: How often each retaining image stands in a step (label expansion).
         batch_size: B images a step, half to forget and half to retain.
         optimizer: ``"sgd"`` (plain) or ``"adam"``.
+        beta2: Adam's decay of squared gradients: the first steps, whose forgetting images are all still known, have by far the largest.
         lr: Learning rate of alpha; ``decay`` lowers it linearly to zero over ``steps``.
         start: The value of every alpha before the first step.
         clamp: alpha is clipped to [-clamp, clamp] after each step; 0 for no clipping.
@@ -94,6 +95,7 @@ class Recipe:
     chi: int = 1
     batch_size: int = 128
     optimizer: str = "adam"
+    beta2: float = 0.999
     lr: float = 0.2
     decay: bool = True
     start: float = 3.0
@@ -117,6 +119,8 @@ class Recipe:
         for name in ("lambda0", "lambda1", "lambda2", "eps", "clamp"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"recipe setting {name!r} must be a number of 0 or more, not {getattr(self, name)}.")
+        if not 0 < self.beta2 < 1:
+            raise ValueError(f"recipe setting 'beta2' must be a number between 0 and 1, not {self.beta2}.")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"recipe setting 'lr' must be a number above 0, not {self.lr}.")
 
@@ -135,10 +139,10 @@ _AUTHOR = Recipe(
     "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True, retain_on="labels", chi=5, optimizer="sgd", lr=100.0,
     decay=False, clamp=3.0, steps=5000, check_every=0, patience=10, stop_on="accuracy",
 )  # fmt: skip
-# ours; qkv gates reach less of a network: biases have their own, they start half open and take a longer way
+# ours; qkv gates reach less of a network: biases have their own, they start half open, take a longer way, and Adam forgets its start sooner
 _OURS = Recipe()
 _OURS_ATTENTION = replace(
-    _OURS, lambda1=0.2, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, steps=600, check_every=75, separate_bias=True
+    _OURS, lambda1=0.2, lambda2=0.01, eps=0.3, beta2=0.95, lr=0.3, start=0.0, steps=600, check_every=75, separate_bias=True
 )  # fmt: skip
 # name: (for convolutions, for attention)
 RECIPES = {

@@ -133,7 +133,9 @@ def _score(recipe: Recipe, seen: dict[str, float]) -> float:
 def optimizer_for(wf: WFNet, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over the tables of ``wf``."""
     tables = list(wf.alphas().values())
-    return torch.optim.Adam(tables, recipe.lr, fused=True) if recipe.optimizer == "adam" else torch.optim.SGD(tables, recipe.lr)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(tables, recipe.lr)
+    return torch.optim.Adam(tables, recipe.lr, (0.9, recipe.beta2), fused=True)
 
 
 def untraining_step(
