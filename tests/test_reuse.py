@@ -9,7 +9,7 @@ import torch
 
 from wfnb import cli, runs
 from wfnb.cells import STEPS, graph
-from wfnb.recipes import RECIPES, Recipe
+from wfnb.recipes import RECIPES
 from wfnb.runs import Run, is_current
 
 
@@ -68,16 +68,18 @@ def test_another_recipe_for_attention_leaves_convolutions_alone(results, monkeyp
     assert results() == of(["vit_t"], UNTRAINED) | {"smoke/tables"}
 
 
-def test_a_recipe_setting_that_did_not_exist_had_its_default(results):
-    assert RECIPES["wfnb"][0].beta2 == Recipe().beta2 != RECIPES["wfnb"][1].beta2
+def test_a_recipe_setting_that_did_not_exist_had_the_value_noted_for_it(results, monkeypatch):
     for cell in graph("smoke"):
         if STEPS[cell.step].untrains:
             path = cell.folder / "run.json"
             record = json.loads(path.read_text())
             for recipe in record["settings"]["recipe"].values():
-                del recipe["beta2"]
+                del recipe["patience"]
             path.write_text(json.dumps(record))
-    assert results() == of(["vit_t"], UNTRAINED) | {"smoke/tables"}
+    monkeypatch.setattr(runs, "LATER", {"patience": RECIPES["wfnb"][0].patience})
+    assert results() == set()
+    monkeypatch.setattr(runs, "LATER", {"patience": 1})
+    assert results() == of(BOTH, UNTRAINED) | {"smoke/tables"}
 
 
 @pytest.mark.parametrize(

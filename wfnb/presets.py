@@ -83,7 +83,7 @@ _VIT = Training(epochs=200, batch_size=128, lr=1e-3, optimizer="adamw", weight_d
 _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
 _MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2)
 # a fraction of the push, and longer: real data has more to lose and more to learn from
-_LONGER = {"wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "bfloat16": True}}
+_LONGER = {"wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "beta2": 0.999, "bfloat16": True}}
 _PAPER_FOUR = {
     "vgg16": Network(training=Training(epochs=60, lr=0.1)),
     "resnet18": Network(training=Training(epochs=60, lr=0.2)),
@@ -138,6 +138,7 @@ PRESETS = {
             "imagenet": {arch: Network(pretrained=True) for arch in _PAPER_FOUR},
         },
         {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
+        untraining=_LONGER,
     ),
 }
 

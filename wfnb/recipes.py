@@ -95,13 +95,13 @@ class Recipe:
     chi: int = 1
     batch_size: int = 128
     optimizer: str = "adam"
-    beta2: float = 0.999
+    beta2: float = 0.95
     lr: float = 0.2
     decay: bool = True
     start: float = 3.0
     clamp: float = 0.0
-    steps: int = 300
-    check_every: int = 25
+    steps: int = 200
+    check_every: int = 20
     patience: int = 12
     stop_on: str = "probability"
     separate_bias: bool = False
@@ -139,10 +139,10 @@ _AUTHOR = Recipe(
     "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True, retain_on="labels", chi=5, optimizer="sgd", lr=100.0,
     decay=False, clamp=3.0, steps=5000, check_every=0, patience=10, stop_on="accuracy",
 )  # fmt: skip
-# ours; qkv gates reach less of a network: biases have their own, they start half open, take a longer way, and Adam forgets its start sooner
+# ours; qkv gates reach less of a network: biases have their own, they start half open and take a longer way
 _OURS = Recipe()
 _OURS_ATTENTION = replace(
-    _OURS, lambda1=0.2, lambda2=0.01, eps=0.3, beta2=0.95, lr=0.3, start=0.0, steps=600, check_every=75, separate_bias=True
+    _OURS, lambda1=0.2, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, steps=600, check_every=75, separate_bias=True
 )  # fmt: skip
 # name: (for convolutions, for attention)
 RECIPES = {

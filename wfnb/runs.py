@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,11 +28,11 @@ from wfnb.checks import as_device, device_name
 from wfnb.names import TIMM
 from wfnb.notebooks import check_parameters, injected_parameters, run_cell
 from wfnb.paths import project_root, runs_folder, write_whole
-from wfnb.recipes import Recipe
 
 __all__ = ["SCHEMA", "Finished", "MissingRunError", "Run", "finished", "found", "is_current", "start"]
 
 SCHEMA = 1
+LATER = {"beta2": 0.999}  # settings of a recipe that came later, and what held before
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors")
 
 
@@ -117,11 +116,11 @@ def is_current(cell: Cell) -> bool:
 def _same_work(cell: Cell, record: dict) -> bool:
     """Whether a run was made with the settings and from the inputs that its cell has now.
 
-    A recipe's setting that did not exist when the run was made had its default.
+    A recipe's setting that did not exist when the run was made had the value of ``LATER``.
     """
     now, then = json.loads(json.dumps(cell.resolved())), record["settings"]
     if "recipe" in now:
-        then = then | {"recipe": {form: asdict(Recipe()) | then["recipe"].get(form, {}) for form in now["recipe"]}}
+        then = then | {"recipe": {form: LATER | then["recipe"].get(form, {}) for form in now["recipe"]}}
     return then == now and record["inputs"] == _inputs(cell)
 
 
