@@ -9,7 +9,7 @@ import torch
 
 from wfnb import cli, runs
 from wfnb.cells import STEPS, graph
-from wfnb.recipes import RECIPES
+from wfnb.recipes import RECIPES, Recipe
 from wfnb.runs import Run, is_current
 
 
@@ -68,18 +68,19 @@ def test_another_recipe_for_attention_leaves_convolutions_alone(results, monkeyp
     assert results() == of(["vit_t"], UNTRAINED) | {"smoke/tables"}
 
 
-def test_a_recipe_setting_that_did_not_exist_had_the_value_noted_for_it(results, monkeypatch):
+@pytest.mark.parametrize(("then", "stale"), [({}, set()), ({"optimizer": "sgd"}, set()), ({"beta2": 0.95}, UNTRAINED)])
+def test_a_recipe_setting_that_came_later_had_the_value_that_held_before(results, monkeypatch, then, stale):
+    recipe = RECIPES["wfnb"][0].changed({"beta2": 0.999 if "optimizer" not in then else Recipe().beta2} | then)
+    monkeypatch.setitem(RECIPES, "wfnb", (recipe, recipe))
+    results()
     for cell in graph("smoke"):
         if STEPS[cell.step].untrains:
             path = cell.folder / "run.json"
             record = json.loads(path.read_text())
-            for recipe in record["settings"]["recipe"].values():
-                del recipe["patience"]
+            for known in record["settings"]["recipe"].values():
+                del known["beta2"]
             path.write_text(json.dumps(record))
-    monkeypatch.setattr(runs, "LATER", {"patience": RECIPES["wfnb"][0].patience})
-    assert results() == set()
-    monkeypatch.setattr(runs, "LATER", {"patience": 1})
-    assert results() == of(BOTH, UNTRAINED) | {"smoke/tables"}
+    assert results() == of(BOTH, stale) | ({"smoke/tables"} if stale else set())
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,11 @@ from wfnb.checks import as_device, device_name
 from wfnb.names import TIMM
 from wfnb.notebooks import check_parameters, injected_parameters, run_cell
 from wfnb.paths import project_root, runs_folder, write_whole
+from wfnb.recipes import Recipe
 
 __all__ = ["SCHEMA", "Finished", "MissingRunError", "Run", "finished", "found", "is_current", "start"]
 
 SCHEMA = 1
-LATER = {"beta2": 0.999}  # settings of a recipe that came later, and what held before
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors")
 
 
@@ -116,12 +116,17 @@ def is_current(cell: Cell) -> bool:
 def _same_work(cell: Cell, record: dict) -> bool:
     """Whether a run was made with the settings and from the inputs that its cell has now.
 
-    A recipe's setting that did not exist when the run was made had the value of ``LATER``.
+    Of a recipe counts the form for the cell's kind of network; a setting that came later had the value that held before.
     """
     now, then = json.loads(json.dumps(cell.resolved())), record["settings"]
     if "recipe" in now:
-        then = then | {"recipe": {form: LATER | then["recipe"].get(form, {}) for form in now["recipe"]}}
+        then = then | {"recipe": {form: _with_later(then["recipe"].get(form, {})) for form in now["recipe"]}}
     return then == now and record["inputs"] == _inputs(cell)
+
+
+def _with_later(recipe: dict[str, object]) -> dict[str, object]:
+    """A recorded recipe with the settings that came later: beta2 was Adam's usual one, and SGD has none."""
+    return {"beta2": 0.999 if recipe.get("optimizer") == "adam" else Recipe().beta2} | recipe
 
 
 def accept(cell: Cell, why: str) -> None:
