@@ -143,6 +143,8 @@ def accept(cell: Cell, why: str) -> None:
         raise ValueError("say why the change of code cannot change the numbers.")
     if not _same_work(cell, record):
         raise MissingRunError(f"run {cell.path} was made with other settings or from other inputs: make it with: {cell.command()}")
+    if is_current(cell):
+        return
     note = {"sha256": code_hash(cell), "commit": _commit(), "why": why, "on": datetime.now(UTC).isoformat(timespec="seconds")}
     accepted = record | {"accepted": [*record.get("accepted", []), note]}
     write_whole(cell.folder / "run.json", json.dumps(accepted, indent=1, allow_nan=False) + "\n")
