@@ -5,7 +5,7 @@ name     data                    networks                                    whe
 =======  ======================  ==========================================  ============================================
 smoke    digits, few images      two thin ones, 2 steps                      seconds: tests; every notebook runs
 quick    digits, all             the paper's four, thin                      2 cores, minutes: every table and figure
-laptop   MNIST, CIFAR-10         ResNet-20                                   2 cores, hours: real data without a GPU
+laptop   MNIST, CIFAR-10         ResNet-20; on MNIST thin VGG-16, ResNet-18  2 cores, hours: real data without a GPU
 paper    MNIST, CIFAR-10,        VGG-16, ResNet-18, ViT-T, ViT-S as in the   one GPU: the paper's tables and figures
          ImageNet                paper
 =======  ======================  ==========================================  ============================================
@@ -34,6 +34,11 @@ class Network:
     training: Training = Training()
     pretrained: bool = False
     untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def thin(self) -> bool:
+        """Whether it is narrower or of fewer blocks than the paper's."""
+        return self.width != 1.0 or self.depth is not None
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
 _MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2)
 # a fraction of the push, and longer: real data has more to lose and more to learn from
 _LONGER = {"wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "beta2": 0.999, "bfloat16": True}}
+_THIN_MNIST = Training(epochs=3, lr=0.2, crop=2)
 _PAPER_FOUR = {
     "vgg16": Network(training=Training(epochs=60, lr=0.1)),
     "resnet18": Network(training=Training(epochs=60, lr=0.2)),
@@ -122,7 +128,11 @@ PRESETS = {
     "laptop": Preset(
         "laptop",
         {
-            "mnist": {"resnet20": Network(training=Training(epochs=3, lr=0.2, crop=2, bfloat16=True), untraining=_LONGER)},
+            "mnist": {
+                "resnet20": Network(training=Training(epochs=3, lr=0.2, crop=2, bfloat16=True), untraining=_LONGER),
+                "vgg16": Network(width=1 / 8, training=_THIN_MNIST, untraining=_LONGER),
+                "resnet18": Network(width=1 / 8, training=_THIN_MNIST, untraining=_LONGER),
+            },
             "cifar10": {"resnet20": Network(training=Training(epochs=30, lr=0.2, bfloat16=True), untraining=_LONGER)},
         },
         {"wfnb": (0,), "paper": (0,), "author": (0,)},

@@ -7,6 +7,7 @@ import pandas as pd
 
 from wfnb.cells import graph
 from wfnb.names import paper_name
+from wfnb.presets import preset_named
 from wfnb.runs import Finished, MissingRunError, finished
 
 __all__ = ["collect", "format_table1", "format_table2", "paper_table1", "paper_table2", "table1", "table2"]
@@ -39,8 +40,9 @@ def collect(preset: str) -> list[Finished]:
 def table1(preset: str) -> pd.DataFrame:
     """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
 
-    One row a data set, network and method (and recipe); ``seeds`` is how many runs stand behind it, 0 for "not attempted", and
-    ``classes`` how many classes were forgotten in turn. Relearn times count failures as ``relearn_cap``.
+    One row a data set, network and method (and recipe); ``thin`` says that the network is a thin form of the paper's, ``seeds`` is how many
+    runs stand behind it, 0 for "not attempted", and ``classes`` how many classes were forgotten in turn. Relearn times count failures as
+    ``relearn_cap``.
     """
     found: dict[tuple[str, ...], list[dict]] = {}
     for run in collect(preset):
@@ -50,7 +52,7 @@ def table1(preset: str) -> pd.DataFrame:
     for dataset, arch, method, recipe in _rows(preset):
         own = found.get((dataset, arch, method, recipe), [])
         scored = [metrics for metrics in own if "acc_r_pct" in metrics]
-        row = {"dataset": paper_name(dataset), "arch": paper_name(arch), "method": method, "recipe": recipe, "seeds": len(scored)}
+        row = _network(preset, dataset, arch) | {"method": method, "recipe": recipe, "seeds": len(scored)}
         row["classes"] = min((len(metrics["acc_r_per_class_pct"]) for metrics in scored), default=0)
         for name in METRICS:
             values = _values(own, name)
@@ -60,6 +62,10 @@ def table1(preset: str) -> pd.DataFrame:
     keys, columns = ["dataset", "arch", "method"], ["acc_r_pct", "acc_f_pct", "zrf", "relearn_epochs", "relearn_failures"]
     printed = paper_table1().rename(columns={name: f"paper_{name}" for name in columns})
     return ours.merge(printed, on=keys, how="left")
+
+
+def _network(preset: str, dataset: str, arch: str) -> dict[str, object]:
+    return {"dataset": paper_name(dataset), "arch": paper_name(arch), "thin": preset_named(preset).network(dataset, arch).thin}
 
 
 def methods_of(run: Finished) -> Iterator[tuple[str, str, dict[str, object]]]:
@@ -96,7 +102,7 @@ def _values(own: list[dict], name: str) -> pd.Series:
 
 def format_table1(table: pd.DataFrame) -> pd.DataFrame:
     """Table 1 for reading: one text a figure, "mean ± sd" over seeds, "not attempted" where there is no run."""
-    shown = table[["dataset", "arch", "method"]].copy()
+    shown = table[["dataset", "arch", "method"]].assign(arch=_arch(table))
     shown["method"] = [f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)]
     shown["seeds"] = table["seeds"]
     shown["classes"] = ["" if n == 0 else n for n in table["classes"]]
@@ -135,7 +141,7 @@ def table2(preset: str) -> pd.DataFrame:
     rows = []
     for dataset, arch in dict.fromkeys((c.dataset, c.arch) for c in graph(preset) if c.step == "insertion"):
         own = [run.metrics for run in runs if (run.cell.dataset, run.cell.arch) == (dataset, arch)]
-        row = {"dataset": paper_name(dataset), "arch": paper_name(arch), "seeds": len(own)}
+        row = _network(preset, dataset, arch) | {"seeds": len(own)}
         row["classes"] = len(own[0]["insertion_auc_per_class"]) if own else None
         for name in (*AREAS, "insertion_beats_random_classes", "deletion_beats_random_classes"):
             row[name] = pd.Series([metrics[name] for metrics in own], dtype=float).mean()
@@ -146,7 +152,7 @@ def table2(preset: str) -> pd.DataFrame:
 
 def format_table2(table: pd.DataFrame) -> pd.DataFrame:
     """Table 2 for reading: one text a figure, and in plain words whether the trained order does better than a random one."""
-    shown = table[["dataset", "arch", "seeds"]].rename(columns={"dataset": "Data", "arch": "Network"})
+    shown = table[["dataset", "arch", "seeds"]].assign(arch=_arch(table)).rename(columns={"dataset": "Data", "arch": "Network"})
     titles = dict(zip(AREAS, ("Ins ↑", "random", "reverse", "others", "Del ↓", "random", "reverse", "others"), strict=True))
     for name, title in titles.items():
         curve = "Ins" if name.startswith("insertion") else "Del"
@@ -164,6 +170,10 @@ def format_table2(table: pd.DataFrame) -> pd.DataFrame:
         if table[name].notna().any():
             shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
     return shown
+
+
+def _arch(table: pd.DataFrame) -> list[str]:
+    return [f"{arch} (thin)" if thin else arch for arch, thin in zip(table["arch"], table["thin"], strict=True)]
 
 
 def _cell(value: float, sd: float, seeds: int, digits: int) -> str:
