@@ -30,7 +30,7 @@ for path, cell in reversed(CELLS.items()):
     for need in cell.needed():
         WAITING[need.path] = max(WAITING[need.path], WAITING[path] + 1)
 SLOW = ("baselines", "without_training_set", "relearn")
-PRIORITY = {path: 2 * WAITING[path] + (cell.step in SLOW) for path, cell in CELLS.items()}
+PRIORITY = {path: 2 * WAITING[path] + 3 * (cell.step in SLOW) for path, cell in CELLS.items()}
 
 
 wildcard_constraints:

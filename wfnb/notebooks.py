@@ -15,6 +15,10 @@ from wfnb.paths import notebooks_folder
 
 __all__ = ["check_parameters", "declared_parameters", "execute", "parse_parameter", "run_cell"]
 
+# glibc gives the memory of large tensors back at once and takes it anew for the next batch, which costs a tenth of a training on a CPU: kernels
+# keep some (where another C library allocates, these say nothing)
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
+
 
 def declared_parameters(notebook: Path) -> dict[str, object]:
     """The parameters of a notebook with their defaults: the literals assigned in the cell tagged ``parameters``.
@@ -100,6 +104,8 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
     check_parameters(notebook, parameters)
     from traitlets.config import Config
 
+    for name, value in _MEMORY.items():
+        os.environ.setdefault(name, value)
     output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_name(f".{output.stem}.running-{os.getpid()}.ipynb")
