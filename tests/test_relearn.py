@@ -171,7 +171,7 @@ def test_table1_joins_scores_and_relearn_times_of_a_method(monkeypatch):
     assert own.loc[("Random Labels", ""), ["seeds", "classes"]].tolist() == [0, 0]
     shown = tables.format_table1(table).set_index(["Network", "Method"])
     column = "Relearn epochs of 100 (failed) ↑"
-    assert [shown.loc[("ViT-T", m), column] for m in ("WF-Net (wfnb)", "Retrained", "Random gates")] == ["27.6 (1)", "> 100 (2)", ""]
+    assert [shown.loc[("ViT-T (thin)", m), column] for m in ("WF-Net (wfnb)", "Retrained", "Random gates")] == ["27.6 (1)", "> 100 (2)", ""]
 
 
 def test_the_papers_relearn_times_are_shown_as_printed(monkeypatch):
