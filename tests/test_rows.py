@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.func import functional_call
 
 import wfnb
@@ -130,18 +131,34 @@ def test_gates_are_the_sigmoids_of_the_rows(net, randomised):
         assert not wf.gates(1)[name].requires_grad
 
 
-def test_a_filter_takes_along_the_norm_that_alone_follows_it(network, randomised, images):
+@pytest.mark.parametrize("forget", [ROWS, 3, {1, 4}], ids=["rows", "row", "set"])
+@torch.no_grad()
+def test_a_filter_takes_along_the_norm_that_alone_follows_it(forget, network, randomised, images):
     net = network("normed")
     wf = randomised(wfnb.WFNet(net, 5))
     assert {name for name, layer in wf.filters.items() if layer.norm} == {"conv", "depthwise"}
     calls = []
     handle = wf.model.conv_norm.base.register_forward_hook(lambda *_: calls.append(1))
-    expected = wf(images, forget=ROWS)  # a norm that something hooks into is called
+    expected = wf(images, forget=forget)  # a norm that something hooks into is called
     handle.remove()
-    torch.testing.assert_close(wf(images, forget=ROWS), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(wf(images, forget=forget), expected, rtol=0, atol=1e-12)
     assert calls == [1]
     assert torch.equal(wf(images), net(images))  # what was taken along for rows is back for the original
     assert wf.model.conv_norm.num_features == 6
+
+
+@pytest.mark.parametrize("forget", [ROWS, 3], ids=["rows", "row"])
+@torch.no_grad()
+def test_a_norm_kept_in_single_precision_is_taken_along_too(forget, randomised, images):
+    half = nn.Conv2d(images.shape[1], 6, 3).bfloat16()
+    net = nn.Sequential(half, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5).bfloat16()).eval()
+    net[1].running_var.uniform_(0.5, 2)
+    wf = randomised(wfnb.WFNet(net, 5, example=images.bfloat16()))
+    assert wf.filters["0"].norm
+    wf.model.get_submodule("1").base.register_forward_hook(lambda *_: None)
+    expected = wf(images.bfloat16(), forget=forget)
+    wf.model.get_submodule("1").base._forward_hooks.clear()
+    torch.testing.assert_close(wf(images.bfloat16(), forget=forget), expected, rtol=0, atol=0.02)
 
 
 def test_norms_of_a_network_that_cannot_be_followed_stay_for_themselves(net, randomised, images):

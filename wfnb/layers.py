@@ -10,9 +10,11 @@ batch in which every image has a row of its own, and weights are never built for
     y = s_w[rows] * l(x, W, b) + (s_b[rows] - s_w[rows]) * b
 
 Gates on the bias are shared with the weight's (one table, as in the authors' code) or separate (two tables, as printed in the paper).
-A batch norm in eval mode is one multiplication and one sum, too, so that a filter takes the one behind it along.
+A batch norm in eval mode is one multiplication and one sum, too, so that a filter takes the one behind it along; and one row for a whole
+batch is best put into the weight itself.
 """
 
+import functools
 import math
 
 import torch
@@ -91,7 +93,7 @@ class _Wrapper(nn.Module):
 
 
 class WFNorm(_Wrapper):
-    """A batch norm behind a filter, which takes it along where each image has a row of its own.
+    """A batch norm behind a filter, which takes it along where it can.
 
     Attributes:
         taken: Whether the filter, which comes first, has done so: what it gives runs through here unchanged.
@@ -143,39 +145,47 @@ class WeightFilter(_Wrapper):
             return forget[table]
         if isinstance(forget, Tensor):
             return torch.sigmoid(F.embedding(forget, table))
-        rows = torch.sigmoid(table[list(forget)])  # (classes, C_out)
-        return rows.amin(0) if self.choice.combine == "min" else rows.prod(0)
+        rows = (torch.sigmoid(table[row]) for row in forget)
+        return functools.reduce(torch.minimum if self.choice.combine == "min" else torch.mul, rows)
 
     def bias_gate(self) -> Tensor:
         """The gates of the bias, the weight's own where they are shared."""
         return self.gate(self.alpha_bias) if self.alpha_bias is not None else self.gate()
 
-    def masked(self) -> tuple[Tensor, Tensor | None]:
-        """The weight and the bias under one row: ``(s_w * W, s_b * b)``."""
-        weight, bias = self.base.weight, self.base.bias
-        masked = weight * self.gate().view(-1, *[1] * (weight.ndim - 1))
-        return masked, None if bias is None else bias * self.bias_gate()
+    def masked(self, norm: "WFNorm | None" = None) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias under one row: ``(s_w * W, s_b * b)``; those of layer and ``norm`` as one where it is given."""
+        weight, bias, scale = self.base.weight, self.base.bias, self.gate()
+        if bias is not None:
+            bias = bias * self.bias_gate()
+        if norm is not None:
+            factor, shift = norm.affine()
+            scale, bias = factor * scale, shift if bias is None else torch.addcmul(shift, factor, bias)
+            scale, bias = scale.to(weight.dtype), bias.to(weight.dtype)
+        return weight * scale.view(-1, *[1] * (weight.ndim - 1)), bias
 
     def forward(self, x: Tensor) -> Tensor:
         forget = self.choice.forget
+        mixed = isinstance(forget, Tensor)
+        scaled = forget is not None and not mixed and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad)
+        taken = None
         for norm in self.norm:
-            norm.taken = isinstance(forget, Tensor) and not (norm.base.training or norm.hooked or self.hooked)
+            norm.taken = (mixed or scaled) and not (norm.base.training or norm.hooked or self.hooked)
+            taken = norm if norm.taken else None
         if forget is None:
             return self.base(x)
-        if not isinstance(forget, Tensor) and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad):
-            return self._masked_forward(x, *self.masked())  # one row: scaling a weight once is cheaper than scaling every output
+        if scaled:  # one row for all images: scaling a weight once is cheaper than scaling every output
+            return self._masked_forward(x, *self.masked(taken))
         out, factor, shift = self.base(x), 1.0, None
         if self.alpha_bias is not None:
             shift = (self.bias_gate() - self.gate()) * self.base.bias
-        if not isinstance(forget, Tensor):
+        if not mixed:
             gate = self._spread(self.gate(), out)
             return out * gate if shift is None else torch.addcmul(self._spread(shift, out), gate, out)
+        if taken is not None:
+            factor, moved = taken.affine()
+            shift = moved if shift is None else factor * shift + moved
+            factor = self._spread(factor, out)
         # a row an image, as in training
-        for norm in self.norm:
-            if norm.taken:
-                factor, moved = norm.affine()
-                shift = moved if shift is None else factor * shift + moved
-                factor = self._spread(factor, out)
         return _Gated.apply(
             out, self._spread(F.embedding(forget, self.alpha), out), factor, None if shift is None else self._spread(shift, out)
         )
