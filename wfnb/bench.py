@@ -373,7 +373,7 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
     recipe = named_recipe("wfnb", has_attention(original)).changed(scale.settings)
     schedules = []
     others = [{"retain_on": how, "chi": chi} for how, chi in itertools.product(("original", "labels"), (1, 3))]
-    for changes in [{"steps": max(recipe.steps // part, 1)} for part in (8, 4, 2)] + others:
+    for changes in [{"steps": max(recipe.steps * eighths // 8, 1)} for eighths in (1, 2, 3, 4, 6)] + others:
         changed = recipe.changed(changes)
         wf, taken = untrained(changed)
         schedules.append({"steps": changed.steps, "retain_on": changed.retain_on, "chi": changed.chi} | taken)
