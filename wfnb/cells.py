@@ -93,7 +93,7 @@ STEPS = {
     ),
     "tables": Step(
         notebook="06_tables",
-        needs=("train", "untrain", "baselines", "relearn", "insertion"),
+        needs=("train", "untrain", "baselines", "relearn", "insertion", "filters"),
         modules=("figures", "gallery", "ledger", "tables"),
         per_preset=True,
     ),
