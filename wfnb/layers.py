@@ -101,14 +101,16 @@ class WFNorm(_Wrapper):
 
     taken = False
 
-    def affine(self) -> tuple[Tensor, Tensor]:
-        """``factor`` and ``shift``, (C,) each: in eval mode the norm is ``factor * x + shift``."""
+    def after(self, scale: Tensor | float, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``scale`` and ``shift`` of ``norm(scale * x + shift)``: in eval mode the norm is a scale and a shift itself, (C,) each."""
         norm = self.base
         factor = torch.rsqrt(norm.running_var + norm.eps)
         if norm.affine:
             factor = factor * norm.weight
-        shift = -factor * norm.running_mean
-        return factor, shift + norm.bias if norm.affine else shift
+        moved = -factor * norm.running_mean
+        if norm.affine:
+            moved = moved + norm.bias
+        return factor * scale, moved if shift is None else factor * shift + moved
 
     def forward(self, x: Tensor) -> Tensor:
         return x if self.taken else self.base(x)
@@ -152,15 +154,13 @@ class WeightFilter(_Wrapper):
         """The gates of the bias, the weight's own where they are shared."""
         return self.gate(self.alpha_bias) if self.alpha_bias is not None else self.gate()
 
-    def masked(self, norm: "WFNorm | None" = None) -> tuple[Tensor, Tensor | None]:
+    def masked(self, norm: WFNorm | None = None) -> tuple[Tensor, Tensor | None]:
         """The weight and the bias under one row: ``(s_w * W, s_b * b)``; those of layer and ``norm`` as one where it is given."""
         weight, bias, scale = self.base.weight, self.base.bias, self.gate()
         if bias is not None:
             bias = bias * self.bias_gate()
         if norm is not None:
-            factor, shift = norm.affine()
-            scale, bias = factor * scale, shift if bias is None else torch.addcmul(shift, factor, bias)
-            scale, bias = scale.to(weight.dtype), bias.to(weight.dtype)
+            scale, bias = (value.to(weight.dtype) for value in norm.after(scale, bias))
         return weight * scale.view(-1, *[1] * (weight.ndim - 1)), bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -181,11 +181,10 @@ class WeightFilter(_Wrapper):
         if not mixed:
             gate = self._spread(self.gate(), out)
             return out * gate if shift is None else torch.addcmul(self._spread(shift, out), gate, out)
-        if taken is not None:
-            factor, moved = taken.affine()
-            shift = moved if shift is None else factor * shift + moved
-            factor = self._spread(factor, out)
         # a row an image, as in training
+        if taken is not None:
+            factor, shift = taken.after(factor, shift)
+            factor = self._spread(factor, out)
         return _Gated.apply(
             out, self._spread(F.embedding(forget, self.alpha), out), factor, None if shift is None else self._spread(shift, out)
         )
