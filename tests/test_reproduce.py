@@ -48,6 +48,13 @@ def test_one_line_a_cell(runs_folder, capsys):
     ]
 
 
+@pytest.mark.parametrize("preset", ["smoke", "quick", "laptop", "paper"])
+def test_tables_wait_for_every_cell_whose_figures_their_gallery_shows(preset):
+    *others, tables = graph(preset)
+    assert tables.step == "tables"
+    assert tables.needed() == others
+
+
 def test_one_call_at_a_time(runs_folder, capsys):
     (runs_folder / "smoke").mkdir(parents=True)
     with open(runs_folder / "smoke" / ".lock", "w") as held:

@@ -93,7 +93,7 @@ STEPS = {
     ),
     "tables": Step(
         notebook="06_tables",
-        needs=("train", "untrain", "baselines", "relearn", "insertion", "filters"),
+        needs=("train", "untrain", "baselines", "relearn", "insertion", "filters", "without_training_set"),  # its gallery shows them all
         modules=("figures", "gallery", "ledger", "tables"),
         per_preset=True,
     ),
