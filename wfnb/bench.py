@@ -85,7 +85,9 @@ GOALS = {
         "Each row scales the weights once a batch. Only what comes before the first gate (`shareable`) is the same for all rows.", True,
     ),
     "open": Goal("wf(x) / original(x)", 1.02, "Each gated layer asks once whether a row is chosen."),
-    "one_row": Goal("wf(x, forget=c) / original(x)", 1.05, "The weights are scaled once a batch, not the outputs."),
+    "one_row": Goal(
+        "wf(x, forget=c) / original(x)", 1.05, "The weights are scaled once a batch, not the outputs, and take the batch norm behind them along."
+    ),
     "mixed_rows": Goal(
         "wf(x, forget=rows) / original(x)", 1.15, "One product and sum over each gated output, in the place of the batch norm behind it."
     ),
@@ -373,7 +375,8 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
     recipe = named_recipe("wfnb", has_attention(original)).changed(scale.settings)
     schedules = []
     others = [{"retain_on": how, "chi": chi} for how, chi in itertools.product(("original", "labels"), (1, 3))]
-    for changes in [{"steps": max(recipe.steps * eighths // 8, 1)} for eighths in (1, 2, 3, 4, 6)] + others:
+    fewer = dict.fromkeys(max(recipe.steps * eighths // 8, 1) for eighths in (1, 2, 3, 4, 6))
+    for changes in [{"steps": steps} for steps in fewer] + others:
         changed = recipe.changed(changes)
         wf, taken = untrained(changed)
         schedules.append({"steps": changed.steps, "retain_on": changed.retain_on, "chi": changed.chi} | taken)
