@@ -11,13 +11,14 @@ from types import ModuleType
 
 from wfnb.cells import Cell
 from wfnb.checks import check_choice, check_type
+from wfnb.forkserver import kernel_manager
 from wfnb.paths import notebooks_folder
 
 __all__ = ["check_parameters", "declared_parameters", "execute", "parse_parameter", "run_cell"]
 
 # glibc gives the memory of large tensors back at once and takes it anew for the next batch, which costs a tenth of a training on a CPU: kernels
 # keep some (where another C library allocates, these say nothing)
-_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 
 
 def declared_parameters(notebook: Path) -> dict[str, object]:
@@ -104,7 +105,7 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
     check_parameters(notebook, parameters)
     from traitlets.config import Config
 
-    for name, value in _MEMORY.items():
+    for name, value in MEMORY.items():
         os.environ.setdefault(name, value)
     output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_suffix(".failed.ipynb")
@@ -115,7 +116,10 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
         with tempfile.TemporaryDirectory(prefix="wfnb-") as sockets:  # of its own: kernels that share names of sockets hear one another
             papermill().execute_notebook(
                 str(notebook), str(running), parameters, cwd=str(notebook.parent), progress_bar=not quiet, log_output=not quiet,
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}, "NotebookClient": {"shutdown_kernel": "immediate"}}),
+                config=Config({
+                    "KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"},
+                    "NotebookClient": {"shutdown_kernel": "immediate", "kernel_manager_class": kernel_manager()},
+                }),
             )  # fmt: skip
         _forget_paths(running, notebook, output)
         os.replace(running, output)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wfnb.cells import Cell, graph
+from wfnb.forkserver import forkserver
+from wfnb.notebooks import MEMORY
 from wfnb.paths import project_root, runs_folder, write_whole
 from wfnb.runs import SCHEMA, is_current
 
@@ -76,7 +78,7 @@ def _snakemake(preset: str, settings: str, cores: int, stale: list[Cell], more: 
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     here = Path.cwd()
     try:
-        with open(folder / "snakemake.log", "w", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+        with open(folder / "snakemake.log", "w", encoding="utf-8") as log, contextlib.redirect_stderr(log), _kernels(more):
             main(arguments)
     except SystemExit as stop:
         return not stop.code
@@ -88,6 +90,12 @@ def _snakemake(preset: str, settings: str, cores: int, stale: list[Cell], more: 
 def _one_gpu(more: list[str]) -> list[str]:
     """On this machine a cell takes the first GPU, so one at a time; a cluster's profile hands out its own."""
     return [] if {"--profile", "--executor", "--resources"} & {word.partition("=")[0] for word in more} else ["--resources", "gpu=1"]
+
+
+def _kernels(more: list[str]) -> contextlib.AbstractContextManager:
+    """Where cells run on this machine, their kernels come from a fork server; a cluster's have their own machines."""
+    elsewhere = {"--profile", "--executor"} & {word.partition("=")[0] for word in more}
+    return contextlib.nullcontext() if elsewhere else forkserver(MEMORY | {"OMP_NUM_THREADS": "1"})
 
 
 class CellLines(logging.Handler):

@@ -1,0 +1,119 @@
+"""Kernels forked from one process that has imported the libraries already: on its own, each cell of a graph spends seconds on imports.
+
+``forkserver()`` starts that process, ``kernel_manager()`` starts a small one in the place of a kernel, which asks for
+a fork, hands over its streams, environment and folder, and lives as long as the kernel does: each is killed with the other. Kernels share
+nothing but what was imported, which is never our own code: a run's record names the code that lay on disk when the run began.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["ADDRESS", "forkserver", "kernel_manager"]
+
+ADDRESS = "WFNB_FORKSERVER"  # the environment variable that names the socket
+_IMPORTS = ("torch", "timm", "torchvision", "sklearn.datasets", "sklearn.linear_model", "pandas", "matplotlib.pyplot", "seaborn", "ipykernel.kernelapp")
+
+
+@contextlib.contextmanager
+def forkserver(environment: dict[str, str]) -> Iterator[None]:
+    """While open, kernels that this process's children start come from a fork; on Linux without an NVIDIA GPU, elsewhere nothing changes.
+
+    A fork is safe only of a process that holds no thread and no driver: a GPU's may be opened by an import.
+
+    Args:
+        environment: What kernels are to have in theirs from the first, such as ``OMP_NUM_THREADS``, which libraries read as they load.
+    """
+    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="wfnb-") as folder:
+        address = f"{folder}/forkserver"
+        inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as kernels have it
+        command = [sys.executable, "-m", "wfnb.forkserver", address]
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment | inline, start_new_session=True)
+        os.environ[ADDRESS] = address
+        try:
+            yield
+        finally:
+            del os.environ[ADDRESS]
+            server.stdin.close()  # which it takes as its end, as it does when this process is killed
+            server.wait()
+
+
+def kernel_manager() -> type:
+    """What nbclient is to start kernels with: from a fork where there is a server, else as ever."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    if ADDRESS not in os.environ:
+        return AsyncKernelManager
+
+    class ForkedKernelManager(AsyncKernelManager):
+        def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+            return [sys.executable, "-m", "wfnb.forkserver", os.environ[ADDRESS], self.connection_file]
+
+    return ForkedKernelManager
+
+
+def _serve(address: str) -> None:
+    """Fork a kernel for each connection until standard input ends."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)  # who comes during the imports waits
+        for name in _IMPORTS:
+            importlib.import_module(name)
+        gc.freeze()  # a collection in a fork would otherwise copy the pages of all that is shared
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+            connection = listener.accept()[0]
+            if os.fork():
+                connection.close()
+                continue
+            listener.close()
+            _become_kernel(connection)
+
+
+def _become_kernel(connection: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    for number, stream in enumerate(socket.recv_fds(connection, 1, 3)[1]):
+        os.dup2(stream, number)
+        os.close(stream)
+    asked = json.loads(connection.makefile().readline())
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["folder"])
+    threading.Thread(target=lambda: (connection.recv(1), os._exit(0)), daemon=True).start()
+
+    from ipykernel.kernelapp import IPKernelApp
+
+    IPKernelApp.launch_instance(argv=["-f", asked["connection_file"]])
+    os._exit(0)
+
+
+def _ask(address: str, connection_file: str) -> None:
+    """Have a kernel forked and wait for its end; where nobody answers, become a kernel."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(address)
+        except OSError:
+            os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", "-f", connection_file])
+        environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}  # the kernel's parent is the server
+        socket.send_fds(connection, [b" "], [0, 1, 2])
+        connection.sendall(json.dumps({"environment": environment, "folder": os.getcwd(), "connection_file": connection_file}).encode() + b"\n")
+        connection.recv(1)
+
+
+if __name__ == "__main__":
+    (_ask if len(sys.argv) > 2 else _serve)(*sys.argv[1:])
