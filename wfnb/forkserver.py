@@ -1,8 +1,8 @@
 """Kernels forked from one process that has imported the libraries already: on its own, each cell of a graph spends seconds on imports.
 
-``forkserver()`` starts that process, ``kernel_manager()`` starts a small one in the place of a kernel, which asks for
-a fork, hands over its streams, environment and folder, and lives as long as the kernel does: each is killed with the other. Kernels share
-nothing but what was imported, which is never our own code: a run's record names the code that lay on disk when the run began.
+``forkserver()`` starts that process; ``kernel_manager()`` has a small one started in the place of a kernel, which asks for a fork, hands over
+its streams, environment and folder, and lives as long as the kernel: neither outlives the other, nor the one who asked. Kernels share nothing
+but what was imported, which is never our own code: a run's record names the code that lay on disk when the run began.
 """
 
 import contextlib
@@ -23,7 +23,17 @@ from pathlib import Path
 __all__ = ["ADDRESS", "forkserver", "kernel_manager"]
 
 ADDRESS = "WFNB_FORKSERVER"  # the environment variable that names the socket
-_IMPORTS = ("torch", "timm", "torchvision", "sklearn.datasets", "sklearn.linear_model", "pandas", "matplotlib.pyplot", "seaborn", "ipykernel.kernelapp")
+_IMPORTS = (
+    "torch",
+    "timm",
+    "torchvision",
+    "sklearn.datasets",
+    "sklearn.linear_model",
+    "pandas",
+    "matplotlib.pyplot",
+    "seaborn",
+    "ipykernel.kernelapp",
+)
 
 
 @contextlib.contextmanager
@@ -68,6 +78,7 @@ def kernel_manager() -> type:
 
 def _serve(address: str) -> None:
     """Fork a kernel for each connection until standard input ends."""
+    del sys.path[0]  # the folder of whoever started this one
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)  # who comes during the imports waits
@@ -91,8 +102,9 @@ def _become_kernel(connection: socket.socket) -> None:
         os.dup2(stream, number)
         os.close(stream)
     asked = json.loads(connection.makefile().readline())
+    connection.sendall(b" ")
     os.environ.clear()
-    os.environ.update(asked["environment"])
+    os.environ.update(asked["environment"] | {"JPY_PARENT_PID": str(os.getppid())})  # with whose end a kernel ends, too
     os.chdir(asked["folder"])
     threading.Thread(target=lambda: (connection.recv(1), os._exit(0)), daemon=True).start()
 
@@ -103,16 +115,21 @@ def _become_kernel(connection: socket.socket) -> None:
 
 
 def _ask(address: str, connection_file: str) -> None:
-    """Have a kernel forked and wait for its end; where nobody answers, become a kernel."""
+    """Have a kernel forked and wait for its end, or its asker's; where nobody answers, become a kernel."""
+    parent = os.getppid()
+    asked = {"environment": dict(os.environ), "folder": os.getcwd(), "connection_file": connection_file}
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
+            socket.send_fds(connection, [b" "], [0, 1, 2])
+            connection.sendall(json.dumps(asked).encode() + b"\n")
+            answer = connection.recv(1)
         except OSError:
+            answer = b""
+        if not answer:
             os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", "-f", connection_file])
-        environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}  # the kernel's parent is the server
-        socket.send_fds(connection, [b" "], [0, 1, 2])
-        connection.sendall(json.dumps({"environment": environment, "folder": os.getcwd(), "connection_file": connection_file}).encode() + b"\n")
-        connection.recv(1)
+        while not select.select([connection], [], [], 1)[0] and os.getppid() == parent:
+            pass
 
 
 if __name__ == "__main__":
