@@ -121,8 +121,9 @@ PRESETS = {
             }
         },
         {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
-        untraining={"paper": {"steps": 200, "check_every": 10}, "author": {"steps": 200, "check_every": 10}},
-        retrained=(0, 8),
+        untraining={"paper": {"steps": 200, "check_every": 20}, "author": {"steps": 200, "check_every": 20}},
+        insertion_images=20,
+        retrained=(8,),
         relearn_cap=10,
     ),
     "laptop": Preset(
