@@ -104,13 +104,14 @@ def _become_kernel(connection: socket.socket) -> None:
     asked = json.loads(connection.makefile().readline())
     connection.sendall(b" ")
     os.environ.clear()
-    os.environ.update(asked["environment"] | {"JPY_PARENT_PID": str(os.getppid())})  # with whose end a kernel ends, too
+    os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
     threading.Thread(target=lambda: (connection.recv(1), os._exit(0)), daemon=True).start()
 
     from ipykernel.kernelapp import IPKernelApp
 
-    IPKernelApp.launch_instance(argv=["-f", asked["connection_file"]])
+    # it looks after its parent, the server, and ends with it, too
+    IPKernelApp.launch_instance(argv=["-f", asked["connection_file"], f"--IPKernelApp.parent_handle={os.getppid()}"])
     os._exit(0)
 
 

@@ -124,7 +124,7 @@ PRESETS = {
         untraining={"paper": {"steps": 200, "check_every": 20}, "author": {"steps": 200, "check_every": 20}},
         insertion_images=20,
         retrained=(8,),
-        relearn_cap=10,
+        relearn_cap=7,
     ),
     "laptop": Preset(
         "laptop",
