@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import threading
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from wfnb import cli, runs
 from wfnb.cells import STEPS, Cell
 from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter
-from wfnb.paths import notebooks_folder
+from wfnb.paths import held, notebooks_folder
 from wfnb.runs import MissingRunError, Run, finished, is_current
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
@@ -330,6 +331,21 @@ def test_if_changed(copied, capsys, monkeypatch):
     monkeypatch.setattr("wfnb.runs.code_hash", lambda cell: "other code")
     wfnb("run", "01_untrain", "-p", "preset", "smoke", "--if-changed")
     assert len(ran) == 4
+
+
+def test_a_run_waits_for_another_of_the_same_cell(copied, capsys, monkeypatch):
+    """Such as one that a killed graph left behind."""
+    monkeypatch.setattr("wfnb.runs.is_current", lambda cell: done.is_set())
+    monkeypatch.setattr(cli, "run_cell", lambda *_, **__: pytest.fail("the same work was done twice"))
+    done, about = threading.Event(), ("run", "01_untrain", "-p", "preset", "smoke", "--if-changed")
+    waiting = threading.Thread(target=wfnb, args=about)
+    with held(cell("untrain", recipe="wfnb").folder):
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        done.set()
+    waiting.join(60)
+    assert "up to date" in capsys.readouterr().out
 
 
 def test_results_can_be_kept_through_a_change_of_code_that_has_a_reason(copied, capsys, monkeypatch):

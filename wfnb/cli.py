@@ -10,7 +10,7 @@ from pathlib import Path
 from wfnb.cells import STEPS, Cell, graph
 from wfnb.checks import as_device, check_choice
 from wfnb.notebooks import check_parameters, declared_parameters, papermill, parse_parameter, run_cell
-from wfnb.paths import notebooks_folder
+from wfnb.paths import held, notebooks_folder
 from wfnb.presets import PRESETS
 
 __all__ = ["main"]
@@ -81,6 +81,11 @@ def _run(options: argparse.Namespace) -> int:
         accept(cell, options.accept)
         print(f"{cell.path}: accepted as it is")
         return 0
+    with held(cell.folder):  # by whom a killed graph left behind, too
+        return _run_alone(options, cell, notebook, given)
+
+
+def _run_alone(options: argparse.Namespace, cell: Cell, notebook: Path, given: dict[str, object]) -> int:
     if options.if_changed:
         from wfnb.runs import is_current
 

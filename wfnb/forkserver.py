@@ -52,14 +52,14 @@ def forkserver(environment: dict[str, str]) -> Iterator[None]:
         address = f"{folder}/forkserver"
         inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # as kernels have it
         command = [sys.executable, "-m", "wfnb.forkserver", address]
-        server = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment | inline, start_new_session=True)
-        os.environ[ADDRESS] = address
-        try:
-            yield
-        finally:
-            del os.environ[ADDRESS]
-            server.stdin.close()  # which it takes as its end, as it does when this process is killed
-            server.wait()
+        # its standard input ends when this process is killed, and the server with it
+        with subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | environment | inline, start_new_session=True) as server:
+            os.environ[ADDRESS] = address
+            try:
+                yield
+            finally:
+                del os.environ[ADDRESS]
+                server.terminate()
 
 
 def kernel_manager() -> type:
@@ -106,12 +106,18 @@ def _become_kernel(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
-    threading.Thread(target=lambda: (connection.recv(1), os._exit(0)), daemon=True).start()
+    threading.Thread(target=_end_with, args=[connection], daemon=True).start()
 
     from ipykernel.kernelapp import IPKernelApp
 
     # it looks after its parent, the server, and ends with it, too
     IPKernelApp.launch_instance(argv=["-f", asked["connection_file"], f"--IPKernelApp.parent_handle={os.getppid()}"])
+    os._exit(0)
+
+
+def _end_with(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.recv(1)
     os._exit(0)
 
 
@@ -129,6 +135,7 @@ def _ask(address: str, connection_file: str) -> None:
             answer = b""
         if not answer:
             os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", "-f", connection_file])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nbclient interrupts a kernel before it kills it
         while not select.select([connection], [], [], 1)[0] and os.getppid() == parent:
             pass
 

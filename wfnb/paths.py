@@ -4,10 +4,13 @@ Notebooks, papermill and test runners start in different folders, so every path 
 ``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder.
 """
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["data_folder", "notebooks_folder", "project_root", "runs_folder", "write_whole"]
+__all__ = ["data_folder", "held", "notebooks_folder", "project_root", "runs_folder", "write_whole"]
 
 
 def project_root() -> Path:
@@ -41,3 +44,22 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path, refusal: str = "") -> Iterator[None]:
+    """Hold a folder's lock, both made where they are missing; it ends with this process, however that ends.
+
+    Args:
+        refusal: What to say where another process holds it; left out, this one waits.
+
+    Raises:
+        ValueError: ``refusal``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+        except BlockingIOError:
+            raise ValueError(refusal) from None
+        yield

@@ -1,23 +1,24 @@
 """``wfnb reproduce``: the cells of a preset that are not up to date, through Snakemake, one line a cell."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wfnb.cells import Cell, graph
 from wfnb.forkserver import forkserver
 from wfnb.notebooks import MEMORY
-from wfnb.paths import project_root, runs_folder, write_whole
+from wfnb.paths import held, project_root, runs_folder, write_whole
 from wfnb.runs import SCHEMA, is_current
 
 __all__ = ["CellLines", "reproduce"]
+
+_DRY = {"-n", "--dry-run", "--dryrun"}
 
 
 def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequence[str] = ()) -> int:
@@ -38,9 +39,11 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     for cell in cells:
         cell.resolved()  # a wrong setting is refused before anything runs
     folder = runs_folder() / preset
-    folder.mkdir(parents=True, exist_ok=True)
     started, memory = time.monotonic(), _PeakMemory()
-    with _alone(folder, preset), memory:
+    with (
+        held(folder, f"preset {preset!r} is being reproduced by another process in {folder}."),
+        memory,
+    ):  # Snakemake's lock would outlive a kill
         stale = [cell for cell in cells if not is_current(cell)]
         if stale and not _snakemake(preset, settings, cores, stale, list(snakemake), folder):
             print("wfnb: the graph stopped; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
@@ -48,22 +51,11 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
             return 1
     if not stale:
         print(f"all {len(cells)} cells of {preset} are up to date ({time.monotonic() - started:.1f} s to check)")
-    if not {"-n", "--dry-run", "--dryrun"} & set(snakemake):
+    if not _DRY & set(snakemake):
         if stale:
             _note(preset, time.monotonic() - started, memory.peak, cores)
         _summary(folder, time.monotonic() - started, memory.peak, cores)
     return 0
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, preset: str) -> Iterator[None]:
-    """Hold the preset's lock, which ends with this process however it ends (Snakemake's own would outlive a kill)."""
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"preset {preset!r} is being reproduced by another process in {folder}.") from None
-        yield
 
 
 def _snakemake(preset: str, settings: str, cores: int, stale: list[Cell], more: list[str], folder: Path) -> bool:
@@ -95,7 +87,7 @@ def _one_gpu(more: list[str]) -> list[str]:
 def _kernels(more: list[str]) -> contextlib.AbstractContextManager:
     """Where cells run on this machine, their kernels come from a fork server; a cluster's have their own machines."""
     elsewhere = {"--profile", "--executor"} & {word.partition("=")[0] for word in more}
-    return contextlib.nullcontext() if elsewhere else forkserver(MEMORY | {"OMP_NUM_THREADS": "1"})
+    return contextlib.nullcontext() if elsewhere or _DRY & set(more) else forkserver(MEMORY | {"OMP_NUM_THREADS": "1"})
 
 
 class CellLines(logging.Handler):
