@@ -333,6 +333,21 @@ def test_if_changed(copied, capsys, monkeypatch):
     assert len(ran) == 4
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_interrupted_between_its_results_and_its_notebook_a_run_is_to_be_run_again(copied, monkeypatch, done):
+    run = cell("untrain", recipe="wfnb")
+
+    def interrupted(*_):
+        if done:
+            (run.folder / "run.json").write_bytes((run.folder / "run.json").read_bytes())
+        raise KeyboardInterrupt
+
+    assert is_current(run)
+    monkeypatch.setattr("wfnb.notebooks.execute", interrupted)
+    assert wfnb("run", "01_untrain", "-p", "preset", "smoke") == 130
+    assert is_current(run) is not done  # an earlier result stays
+
+
 def test_a_run_waits_for_another_of_the_same_cell(copied, capsys, monkeypatch):
     """Such as one that a killed graph left behind."""
     monkeypatch.setattr("wfnb.runs.is_current", lambda cell: done.is_set())

@@ -143,5 +143,12 @@ def run_cell(cell: Cell, given: dict[str, object] | None = None, quiet: bool = T
     Args:
         given: Parameters besides those that name the cell, such as ``device``.
     """
-    execute(cell.notebook, (given or {}) | cell.parameters(), cell.executed, quiet)
+    record = cell.folder / "run.json"
+    before = record.stat().st_mtime_ns if record.exists() else None
+    try:
+        execute(cell.notebook, (given or {}) | cell.parameters(), cell.executed, quiet)
+    except KeyboardInterrupt:
+        if record.exists() and record.stat().st_mtime_ns != before:
+            record.unlink()  # results are there, their notebook is lost: to be run again, as after a kill (``runs.is_current``)
+        raise
     return cell.executed
