@@ -142,7 +142,7 @@ _AUTHOR = Recipe(
 # ours; qkv gates reach less of a network: biases have their own, they start half open and take a longer way
 _OURS = Recipe()
 _OURS_ATTENTION = replace(
-    _OURS, lambda1=0.2, lambda2=0.01, eps=0.3, lr=0.3, start=0.0, steps=600, check_every=75, separate_bias=True
+    _OURS, lambda1=0.2, lambda2=0.01, eps=0.6, lr=0.3, start=0.0, steps=450, check_every=75, separate_bias=True
 )  # fmt: skip
 # name: (for convolutions, for attention)
 RECIPES = {
