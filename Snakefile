@@ -24,7 +24,8 @@ NEEDS_GPU = {path: int(PRESET == "paper" and not STEPS[cell.step].per_preset) fo
 GPU = {"gpu": lambda wildcards: NEEDS_GPU[wildcards.path], "gpu_manufacturer": "nvidia"} if any(NEEDS_GPU.values()) else {}
 logger.addHandler(CellLines(RUNS))
 
-# what others wait for comes first, and of the rest what takes longest, transformers above all: no core is left alone with a long cell at the end
+# what others wait for comes first, and of the rest what takes longest, transformers above all: no core is left alone with a long cell
+# at the end
 WAITING = dict.fromkeys(CELLS, 0)  # the longest chain of cells behind each; the graph names a cell after those it needs
 for path, cell in reversed(CELLS.items()):
     for need in cell.needed():

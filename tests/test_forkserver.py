@@ -12,12 +12,10 @@ import nbformat
 import psutil
 import pytest
 
-from wfnb.forkserver import ADDRESS, forkserver
+from wfnb.forkserver import ADDRESS, CAN_FORK, forkserver
 from wfnb.notebooks import execute
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or Path("/dev/nvidiactl").exists(), reason="kernels are forked on Linux without a GPU"
-)
+pytestmark = pytest.mark.skipif(not CAN_FORK, reason="kernels are forked on Linux without a GPU")
 
 
 @pytest.fixture(scope="module")

@@ -27,11 +27,6 @@ def wfnb(*arguments):
     return cli.main(list(arguments))
 
 
-def files(folder):
-    """All files but for locks, which say nothing once nobody holds them."""
-    return [p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"]
-
-
 def cell(step="train", **changes):
     parameters = {"preset": "smoke", "dataset": "digits", "arch": "resnet18", "seed": 0} | changes
     return Cell.of(step, parameters)
@@ -177,7 +172,7 @@ def in_smoke(smoke, monkeypatch, isolate):
 def test_files(in_smoke):
     run = finished(cell("untrain", recipe="wfnb"))
     assert run.cell.folder == in_smoke / "smoke/digits/resnet18/seed0/untrain-wfnb"
-    names = {p.name for p in files(run.cell.folder)}
+    names = {p.name for p in run.cell.folder.iterdir()}
     assert {"metrics.json", "run.json", "alpha.safetensors", "history.csv", "01_untrain.ipynb"} <= names
     assert set(run.record["outputs"]) | {"run.json", "01_untrain.ipynb"} == names  # nothing half-written, nothing unrecorded
     executed = load(run.cell.executed)
@@ -269,26 +264,26 @@ def test_a_notebook_names_the_command_of_the_run_it_needs(damage, words, runs_fo
             record.write_text(json.dumps(json.loads(record.read_text()) | {"schema": 99}))
         else:
             (needed.folder / "metrics.json").write_text("{}")
-    before = {p.name for p in files(runs_folder)}
+    before = {p.name for p in runs_folder.rglob("*") if p.is_file()}
     assert wfnb("run", "01_untrain", "-p", "preset", "quick", "-p", "arch", "vit_t", "-p", "seed", "4") == 1
     err = capsys.readouterr().err
     assert "MissingRunError" in err
     assert words in err
     assert "wfnb run 00_train -p preset quick -p dataset digits -p arch vit_t -p seed 4" in err
-    assert {p.name for p in files(runs_folder)} - before == {"01_untrain.failed.ipynb"}
+    assert {p.name for p in runs_folder.rglob("*") if p.is_file()} - before == {"01_untrain.failed.ipynb"}
     failed = load(next(runs_folder.rglob("*.failed.ipynb")))
     assert any("MissingRunError" in "".join(o.get("traceback", [])) for c in failed["cells"] for o in c.get("outputs", []))
 
 
 def test_a_failure_keeps_the_results_before_it(copied, capsys, monkeypatch):
     run = cell()
-    before = {p.name: p.read_bytes() for p in files(run.folder)}
+    before = {p.name: p.read_bytes() for p in run.folder.iterdir()}
     monkeypatch.setattr(cli, "run_cell", lambda cell, given, quiet: _failing(cell, given, quiet))
     assert wfnb("run", "00_train", "-p", "preset", "smoke") == 1
     err = capsys.readouterr().err
     assert "RuntimeError: on purpose" in err
     assert str(run.folder / "00_train.failed.ipynb") in err
-    after = {p.name: p.read_bytes() for p in files(run.folder)}
+    after = {p.name: p.read_bytes() for p in run.folder.iterdir()}
     assert set(after) - set(before) == {"00_train.failed.ipynb"}
     assert {name: after[name] for name in before} == before
     assert b"on purpose" in after["00_train.failed.ipynb"]
@@ -420,10 +415,10 @@ def test_finish_is_complete_or_nothing(runs_folder):
     for bad in ({"a.csv": object()}, {"a.xyz": b""}):
         with pytest.raises((TypeError, AttributeError)):
             run.finish({"acc_pct": 1.0}, bad)
-        assert files(runs_folder) == []
+        assert [p for p in runs_folder.rglob("*") if p.is_file()] == []
     with pytest.raises(ValueError, match="nan"):
         run.finish({"acc_pct": float("nan")})
-    assert files(runs_folder) == []
+    assert [p for p in runs_folder.rglob("*") if p.is_file()] == []
     run.finish({"acc_pct": 1.0}, {"note.txt": "x"})
     assert finished(run.cell).metrics == {"schema": 1, "step": "train", "acc_pct": 1.0}
 

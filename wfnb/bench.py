@@ -160,12 +160,20 @@ def paired(first: Callable[[], object], second: Callable[[], object], repeats: i
 
 
 def _seconds(work: Callable[[], object], calls: int, device: torch.device) -> float:
+    def repeated() -> None:
+        for _ in range(calls):
+            work()
+
+    return _timed(repeated, device)[1] / calls
+
+
+def _timed(work: Callable[..., object], device: torch.device, *about: object) -> tuple:
+    """What ``work(*about)`` gives, and its seconds."""
     _wait(device)
     started = time.perf_counter()
-    for _ in range(calls):
-        work()
+    made = work(*about)
     _wait(device)
-    return (time.perf_counter() - started) / calls
+    return made, time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:
@@ -378,20 +386,13 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
     def retrained() -> list[nn.Module]:
         return [baselines.retrain(fresh(), data.train, 0, network.training, flips=data.flips)]
 
-    def timed(work: Callable, *about: object) -> tuple:
-        _wait(device)
-        started = time.perf_counter()
-        made = work(*about)
-        _wait(device)
-        return made, time.perf_counter() - started
-
     recipe = named_recipe("wfnb", has_attention(original)).changed(scale.settings)
     schedules = []
     others = [{"retain_on": how, "chi": chi} for how, chi in itertools.product(("original", "labels"), (1, 3))]
     fewer = dict.fromkeys(max(recipe.steps * eighths // 8, 1) for eighths in (1, 2, 3, 4, 6))
     for changes in [{"steps": steps} for steps in fewer] + others:
         changed = recipe.changed(changes)
-        wf, seconds = timed(untrained, changed)
+        wf, seconds = _timed(untrained, device, changed)
         seen = {name: retain_forget_accuracy(wf, *split) for name, split in splits.items()}
         taken = {"seconds": seconds} | _accuracies(seen)
         schedules.append({"steps": changed.steps, "retain_on": changed.retain_on, "chi": changed.chi} | taken)
@@ -401,11 +402,11 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
             found["WF-Net"] = {"networks": 1, "bytes": weights + tables} | taken
     kept_apart = {"networks": k, "bytes": k * weights}
     for method in baselines.METHODS:
-        rate, choosing = timed(best_rate, method)
-        networks, seconds = timed(fine_tuned, method, rate)
+        rate, choosing = _timed(best_rate, device, method)
+        networks, seconds = _timed(fine_tuned, device, method, rate)
         seen = {name: _single_class(networks, *split, k) for name, split in splits.items()}
         found[method] = kept_apart | {"seconds": choosing + seconds, "choosing_seconds": choosing} | _accuracies(seen)
-    networks, seconds = timed(retrained)
+    networks, seconds = _timed(retrained, device)
     seen = {name: _single_class(networks, *split, k) for name, split in splits.items()}
     found["retrained"] = kept_apart | {"seconds": k * seconds, "classes_measured": 1} | _accuracies(seen)
 

@@ -81,11 +81,12 @@ def _run(options: argparse.Namespace) -> int:
         accept(cell, options.accept)
         print(f"{cell.path}: accepted as it is")
         return 0
-    with held(cell.folder):  # by whom a killed graph left behind, too
+    with held(cell.folder):  # another run of this cell may be under way: a graph that was killed leaves some behind
         return _run_alone(options, cell, notebook, given)
 
 
 def _run_alone(options: argparse.Namespace, cell: Cell, notebook: Path, given: dict[str, object]) -> int:
+    """Execute the notebook of a cell that no other process is at; returns the exit code."""
     if options.if_changed:
         from wfnb.runs import is_current
 

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["ADDRESS", "forkserver", "kernel_manager"]
+__all__ = ["ADDRESS", "CAN_FORK", "forkserver", "kernel_manager"]
 
 ADDRESS = "WFNB_FORKSERVER"  # the environment variable that names the socket
 _IMPORTS = (
@@ -36,16 +36,18 @@ _IMPORTS = (
 )
 
 
+# a fork is safe only of a process that holds no thread and no driver: a GPU's may be opened by an import
+CAN_FORK = sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
+
+
 @contextlib.contextmanager
 def forkserver(environment: dict[str, str]) -> Iterator[None]:
     """While open, kernels that this process's children start come from a fork; on Linux without an NVIDIA GPU, elsewhere nothing changes.
 
-    A fork is safe only of a process that holds no thread and no driver: a GPU's may be opened by an import.
-
     Args:
         environment: What kernels are to have in theirs from the first, such as ``OMP_NUM_THREADS``, which libraries read as they load.
     """
-    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
+    if not CAN_FORK:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="wfnb-") as folder:

@@ -14,11 +14,11 @@ from wfnb.checks import check_choice, check_type
 from wfnb.forkserver import kernel_manager
 from wfnb.paths import notebooks_folder
 
-__all__ = ["check_parameters", "declared_parameters", "execute", "parse_parameter", "run_cell"]
+__all__ = ["check_parameters", "declared_parameters", "execute", "keep_memory", "parse_parameter", "run_cell"]
 
 # glibc gives the memory of large tensors back at once and takes it anew for the next batch, which costs a tenth of a training on a CPU: kernels
 # keep some (where another C library allocates, these say nothing)
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 
 
 def declared_parameters(notebook: Path) -> dict[str, object]:
@@ -92,6 +92,12 @@ def papermill() -> ModuleType:
     return papermill
 
 
+def keep_memory() -> None:
+    """Have the kernels that this process starts keep some memory, unless the environment says otherwise."""
+    for name, value in _MEMORY.items():
+        os.environ.setdefault(name, value)
+
+
 def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: bool = True) -> None:
     """Execute a notebook headless with checked parameters; ``output`` exists only when it has run to its end.
 
@@ -105,8 +111,7 @@ def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: 
     check_parameters(notebook, parameters)
     from traitlets.config import Config
 
-    for name, value in MEMORY.items():
-        os.environ.setdefault(name, value)
+    keep_memory()
     output.parent.mkdir(parents=True, exist_ok=True)
     failed = output.with_suffix(".failed.ipynb")
     running = output.with_name(f".{output.stem}.running-{os.getpid()}.ipynb")

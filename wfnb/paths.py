@@ -48,7 +48,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path, refusal: str = "") -> Iterator[None]:
-    """Hold a folder's lock, both made where they are missing; it ends with this process, however that ends.
+    """Hold a folder's lock, the folder made where it is missing; it ends with this process, however that ends, and leaves no file behind.
 
     Args:
         refusal: What to say where another process holds it; left out, this one waits.
@@ -57,9 +57,24 @@ def held(folder: Path, refusal: str = "") -> Iterator[None]:
         ValueError: ``refusal``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
-        except BlockingIOError:
-            raise ValueError(refusal) from None
-        yield
+    path = folder / ".lock"
+    while True:
+        with open(path, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+            except BlockingIOError:
+                raise ValueError(refusal) from None
+            if not _is_at(path, lock.fileno()):
+                continue  # the one who held it has taken it away meanwhile
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one that lies at ``path``."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from wfnb.cells import Cell, graph
 from wfnb.forkserver import forkserver
-from wfnb.notebooks import MEMORY
+from wfnb.notebooks import keep_memory
 from wfnb.paths import held, project_root, runs_folder, write_whole
 from wfnb.runs import SCHEMA, is_current
 
 __all__ = ["CellLines", "reproduce"]
 
+# options of Snakemake: those that run nothing, and those that run cells on other machines
 _DRY = {"-n", "--dry-run", "--dryrun"}
+_ELSEWHERE = {"--profile", "--executor"}
 
 
 def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequence[str] = ()) -> int:
@@ -40,10 +42,8 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
         cell.resolved()  # a wrong setting is refused before anything runs
     folder = runs_folder() / preset
     started, memory = time.monotonic(), _PeakMemory()
-    with (
-        held(folder, f"preset {preset!r} is being reproduced by another process in {folder}."),
-        memory,
-    ):  # Snakemake's lock would outlive a kill
+    busy = f"preset {preset!r} is being reproduced by another process in {folder}."
+    with held(folder, busy), memory:  # Snakemake's own lock would outlive a kill
         stale = [cell for cell in cells if not is_current(cell)]
         if stale and not _snakemake(preset, settings, cores, stale, list(snakemake), folder):
             print("wfnb: the graph stopped; what was finished is kept, and the same command goes on from there.", file=sys.stderr)
@@ -51,7 +51,7 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
             return 1
     if not stale:
         print(f"all {len(cells)} cells of {preset} are up to date ({time.monotonic() - started:.1f} s to check)")
-    if not _DRY & set(snakemake):
+    if not _DRY & _options(snakemake):
         if stale:
             _note(preset, time.monotonic() - started, memory.peak, cores)
         _summary(folder, time.monotonic() - started, memory.peak, cores)
@@ -81,13 +81,20 @@ def _snakemake(preset: str, settings: str, cores: int, stale: list[Cell], more: 
 
 def _one_gpu(more: list[str]) -> list[str]:
     """On this machine a cell takes the first GPU, so one at a time; a cluster's profile hands out its own."""
-    return [] if {"--profile", "--executor", "--resources"} & {word.partition("=")[0] for word in more} else ["--resources", "gpu=1"]
+    return [] if {*_ELSEWHERE, "--resources"} & _options(more) else ["--resources", "gpu=1"]
 
 
 def _kernels(more: list[str]) -> contextlib.AbstractContextManager:
     """Where cells run on this machine, their kernels come from a fork server; a cluster's have their own machines."""
-    elsewhere = {"--profile", "--executor"} & {word.partition("=")[0] for word in more}
-    return contextlib.nullcontext() if elsewhere or _DRY & set(more) else forkserver(MEMORY | {"OMP_NUM_THREADS": "1"})
+    if (_ELSEWHERE | _DRY) & _options(more):
+        return contextlib.nullcontext()
+    keep_memory()
+    return forkserver({"OMP_NUM_THREADS": "1"})
+
+
+def _options(words: Sequence[str]) -> set[str]:
+    """The names of the options among a command's words, without values."""
+    return {word.partition("=")[0] for word in words}
 
 
 class CellLines(logging.Handler):
