@@ -63,6 +63,18 @@ def test_one_call_at_a_time(runs_folder, capsys):
     assert "'smoke' is being reproduced by another process" in capsys.readouterr().err
 
 
+def test_a_lock_is_held_by_one_at_a_time_and_leaves_no_file(tmp_path):
+    (tmp_path / "count").write_text("0")
+    turns = (
+        "import pathlib, sys\nfrom wfnb.paths import held\ncount = pathlib.Path(sys.argv[1])\n"
+        "for _ in range(200):\n    with held(count.parent):\n        count.write_text(str(int(count.read_text()) + 1))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", turns, str(tmp_path / "count")]) for _ in range(4)]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert (tmp_path / "count").read_text() == "800"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
 # -- in a copy of the project, through Snakemake ------------------------------------------------------------------------------
 
 
