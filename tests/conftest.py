@@ -96,13 +96,32 @@ class Normed(nn.Module):
         return self.fc((self.shared_norm(self.left(x)) + self.shared_norm(self.right(x))).mean((2, 3)))
 
 
+class InPlace(nn.Module):
+    """Gated outputs that are changed in place: without a batch norm, behind one, and as the start of a sum; and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bare, self.relu = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(inplace=True)
+        self.normed, self.norm = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.summed, self.summed_norm = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
+        self.kept = nn.Conv2d(6, 6, 1)
+        self.fc = nn.Linear(6, K)
+
+    def forward(self, x):
+        x = self.relu(self.bare(x))
+        shortcut, x = x, self.relu(self.norm(self.normed(x)))
+        x = self.summed_norm(self.summed(x))
+        x += shortcut
+        return self.fc(F.relu(self.kept(x)).mean((2, 3)))
+
+
 def _vit() -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(img_size=8, patch_size=4, num_classes=K, embed_dim=16, depth=2, num_heads=2, mlp_ratio=1.0)
 
 
-_NETWORKS = {"plain": Plain, "grouped": Grouped, "odd": Odd, "twice": Twice, "normed": Normed, "vit": _vit}
+_NETWORKS = {"plain": Plain, "grouped": Grouped, "odd": Odd, "twice": Twice, "normed": Normed, "in_place": InPlace, "vit": _vit}
 
 
 def _network(name: str) -> nn.Module:

@@ -13,7 +13,7 @@ from torch.func import functional_call
 import wfnb
 from wfnb.layers import _Gated
 
-NAMES = ["plain", "grouped", "odd", "twice", "normed", "vit"]
+NAMES = ["plain", "grouped", "odd", "twice", "normed", "in_place", "vit"]
 ROWS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
 
 
@@ -176,6 +176,33 @@ def test_norms_of_a_network_that_cannot_be_followed_stay_for_themselves(net, ran
         torch.testing.assert_close(wf(images, forget=ROWS)[i], expected, rtol=0, atol=1e-10)
 
 
+def test_outputs_that_are_changed_in_place_are_found(network):
+    for name, expected in {"in_place": {"bare", "normed", "summed"}, "normed": {"conv"}, "plain": set(), "vit": set()}.items():
+        wf = wfnb.WFNet(network(name), 5)
+        assert {layer for layer, found in wf.filters.items() if found.overwritten} == expected
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "mobilenet_v3_small"])
+def test_networks_of_torchvision_give_the_gradients_of_one_row(name, randomised):
+    from torchvision import models
+
+    net = getattr(models, name)(num_classes=5).double().eval()
+    wf, x = randomised(wfnb.WFNet(net, 5)), torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    gradients = []
+    for forget in (torch.tensor([3, 3]), 3):  # a row an image has a backward pass of its own, one row for all has torch's
+        gradients.append(torch.autograd.grad(wf(x, forget=forget).square().sum(), list(wf.alphas().values())))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
+
+
+def test_what_a_hook_keeps_of_a_layer_stays_as_it_was(net, randomised, images):
+    wf, kept = randomised(wfnb.WFNet(net, 5)), []
+    wf.model.conv1.base.register_forward_hook(lambda module, args, out: kept.append((out, out.detach().clone())))
+    wf(images, forget=ROWS)
+    assert torch.equal(*kept[0])
+    torch.testing.assert_close(kept[0][0], net.conv1(images), rtol=0, atol=1e-12)
+
+
 def test_a_closed_gate_removes_the_channel_and_its_bias(net, images):
     wf = wfnb.WFNet(net, 5)
     with torch.no_grad():
@@ -225,25 +252,35 @@ def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
         assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("ours", "overwritten"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("shifted", ["no", "by a constant", "yes"])
 @pytest.mark.parametrize("factor", [1.0, torch.tensor([-2.0, 0.5, 3.0], dtype=torch.float64)])
 @pytest.mark.parametrize(
     ("shape", "spread"), [((4, 3, 5, 5), (4, 3, 1, 1)), ((4, 6, 3), (4, 1, 3)), ((4, 3, 1, 1), (4, 3, 1, 1)), ((4, 3), (4, 3))]
 )
-def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread, factor, shifted):
+def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread, factor, shifted, ours, overwritten):
     """``_Gated`` has a backward pass of its own; the straightforward product and sum are the reference (float64)."""
     torch.manual_seed(0)
     inputs = [torch.randn(shape, dtype=torch.float64), 3 * torch.randn(spread, dtype=torch.float64)]
-    inputs += [torch.randn(spread, dtype=torch.float64)] * shifted
-    wanted = out, alpha, *shift = [tensor.requires_grad_() for tensor in inputs]
+    inputs += [torch.randn(spread, dtype=torch.float64)] * (shifted == "yes")
+    wanted = [tensor.requires_grad_() for tensor in inputs]
+    constant = torch.randn(spread[1:], dtype=torch.float64) if shifted == "by a constant" else None
     if isinstance(factor, torch.Tensor):
         factor = factor.view(spread[1:])
     down = torch.randn(shape, dtype=torch.float64)
 
-    def gated(out, alpha, shift=None):
-        return _Gated.apply(out, alpha, factor, shift)
+    def gated(out, alpha, shift=constant):
+        fresh = 1 * out  # as a layer gives it; its memory may be used
+        result = _Gated.apply(fresh, alpha, factor, shift, ours, overwritten)
+        assert (result.data_ptr() == fresh.data_ptr()) is (ours and not overwritten)
+        if overwritten:
+            result = result.mul_(1)
+        return result
 
-    got, expected = gated(*wanted), sum(shift, out * torch.sigmoid(alpha) * factor)
+    def straightforward(out, alpha, shift=constant):
+        return out * torch.sigmoid(alpha) * factor + (0 if shift is None else shift)
+
+    got, expected = gated(*wanted), straightforward(*wanted)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-14)
     for one, other in zip(
         torch.autograd.grad((got * down).sum(), wanted), torch.autograd.grad((expected * down).sum(), wanted), strict=True

@@ -27,25 +27,29 @@ ALPHA_START = 3.0  # sigmoid(3) = 0.9526: nearly open, with a gradient left (pap
 
 
 class _Gated(torch.autograd.Function):
-    """``factor * sigmoid(alpha) * out + shift``, sparing of memory in the backward pass; ``factor`` is a constant.
+    """``factor * sigmoid(alpha) * out + shift``, sparing of memory; ``factor`` is a constant.
 
-    Without a shift the result is kept instead of ``out``: the layer that follows keeps the result anyway, and with it d result / d alpha =
-    (1 - sigmoid(alpha)) * result, so that a network under its rows remembers no more than a plain one. All are spread already: ``alpha`` and
-    ``shift`` as (B, C, 1, 1) against ``out`` (B, C, H, W), or (B, 1, F) against (B, N, F); ``factor`` as (C, 1, 1).
+    Kept for the backward pass is the result, not ``out``: the layer that follows keeps the result anyway, and with it d result / d alpha =
+    (1 - sigmoid(alpha)) * (result - shift), so that a network under its rows remembers no more than a plain one. It takes the memory of
+    ``out``, too, where ``out`` is ours alone. Where what follows changes the result in place, ``out`` is kept.
+
+    All are spread already: ``alpha`` and ``shift`` as (B, C, 1, 1) against ``out`` (B, C, H, W), or (B, 1, F) against (B, N, F); ``factor`` and
+    a constant ``shift`` as (C, 1, 1).
     """
 
     @staticmethod
-    def forward(ctx, out: Tensor, alpha: Tensor, factor: Tensor | float, shift: Tensor | None) -> Tensor:
+    def forward(ctx, out: Tensor, alpha: Tensor, factor: Tensor | float, shift: Tensor | None, ours: bool, overwritten: bool) -> Tensor:
         gate = (factor * torch.sigmoid(alpha)).to(out.dtype)
-        result = out * gate if shift is None else torch.addcmul(shift.to(out.dtype), out, gate)
-        ctx.factor, ctx.shifted = factor, shift is not None
-        ctx.save_for_backward(out if ctx.shifted else result, alpha)
+        memory = out.detach() if ours and not overwritten else None
+        result = torch.mul(out, gate, out=memory) if shift is None else torch.addcmul(shift.to(out.dtype), out, gate, out=memory)
+        ctx.factor, ctx.overwritten = factor, overwritten
+        ctx.save_for_backward(out if overwritten else result, alpha, shift)
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor, None, Tensor | None]:
-        kept, alpha = ctx.saved_tensors
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kept, alpha, shift = ctx.saved_tensors
         gate = ctx.factor * torch.sigmoid(alpha)
         summed = tuple(i for i, n in enumerate(alpha.shape) if n == 1 and grad.shape[i] != 1)
 
@@ -53,11 +57,16 @@ class _Gated(torch.autograd.Function):
             return spread.sum(summed, keepdim=True, dtype=alpha.dtype) if summed else spread.to(alpha.dtype, copy=True)
 
         product = grad * kept
-        slope = torch.sigmoid(-alpha) * (gate if ctx.shifted else 1)
-        grad_alpha = total(product) * slope
+        grad_gate = total(product)  # here and below times the gate: d gate / d alpha = gate * sigmoid(-alpha)
+        result_shifted = shift is not None and not ctx.overwritten
+        grad_shift = total(grad) if ctx.needs_input_grad[3] or result_shifted else None
+        if ctx.overwritten:
+            grad_gate = grad_gate * gate
+        elif result_shifted:
+            grad_gate = grad_gate - shift.to(kept.dtype) * grad_shift
         # into the memory of the product, which is no longer needed: to be given fresh memory takes longer than to multiply
         grad_out = torch.mul(grad, gate.to(grad.dtype), out=product) if ctx.needs_input_grad[0] else None
-        return grad_out, grad_alpha, None, total(grad) if ctx.needs_input_grad[3] else None
+        return grad_out, grad_gate * torch.sigmoid(-alpha), None, grad_shift if ctx.needs_input_grad[3] else None, None, None
 
 
 class Choice:
@@ -122,6 +131,7 @@ class WeightFilter(_Wrapper):
     Attributes:
         base: The layer, kept whole.
         norm: The batch norm that alone takes its output, in a tuple (the network holds it); empty where there is none.
+        overwritten: Whether what follows changes the output in place, as ``nn.ReLU(inplace=True)`` does.
         alpha: (K, C_out), the logits of the gates.
         alpha_bias: (K, C_out), the logits of the bias's gates; ``None`` where they are shared or there is no bias.
     """
@@ -130,6 +140,7 @@ class WeightFilter(_Wrapper):
         super().__init__(base)
         self.choice = choice
         self.norm: tuple[WFNorm, ...] = ()
+        self.overwritten = False
         table = torch.full((num_classes, base.weight.shape[0]), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device)
         self.alpha = nn.Parameter(table)
         separate = separate_bias and base.bias is not None
@@ -185,9 +196,8 @@ class WeightFilter(_Wrapper):
         if taken is not None:
             factor, shift = taken.after(factor, shift)
             factor = self._spread(factor, out)
-        return _Gated.apply(
-            out, self._spread(F.embedding(forget, self.alpha), out), factor, None if shift is None else self._spread(shift, out)
-        )
+        alpha, shift = self._spread(F.embedding(forget, self.alpha), out), None if shift is None else self._spread(shift, out)
+        return _Gated.apply(out, alpha, factor, shift, self.scales_weight, self.overwritten)
 
     @property
     def scales_weight(self) -> bool:

@@ -77,13 +77,15 @@ class WFNet(nn.Module):
                 "called 'qkv'; name the layers to mask with layers=[...]."
             )
         _check_plain(found)
-        _check_fires(self.model, found, num_classes, example)
-        norms = {name: WFNorm(norm) for name, norm in _norms_behind(self.model, found).items()}
+        behind = _norms_behind(self.model, found)
+        overwritten = _check_fires(self.model, found, behind, num_classes, example)
+        norms = {name: WFNorm(norm) for name, norm in behind.items()}
         filters = {}
         for name, module in found.items():
             kind = WFConv2d if isinstance(module, nn.Conv2d) else WFLinear
             separate = kind is WFLinear if separate_bias is None else separate_bias
             filters[id(module)] = kind(module, num_classes, self._choice, separate)
+            filters[id(module)].overwritten = name in overwritten
             if name in norms:
                 filters[id(module)].norm = (norms[name],)
         _replace(self.model, filters | {id(norm.base): norm for norm in norms.values()})
@@ -474,10 +476,17 @@ def _check_plain(found: dict[str, nn.Module]) -> None:
             )
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
-def _check_fires(model: nn.Module, found: dict[str, nn.Module], num_classes: int, example: Tensor | None) -> None:
-    """Run two images through the bare network and check that each layer to mask is called, once an image, and obeys its weight."""
-    fired, problems, seen = set(), [], {}
+def _check_fires(
+    model: nn.Module, found: dict[str, nn.Module], norms: dict[str, nn.BatchNorm2d], num_classes: int, example: Tensor | None
+) -> set[str]:
+    """Run two images through the bare network and check that each layer to mask is called, once an image, and obeys its weight.
+
+    Returns:
+        The layers whose output, or that of the norm behind, is changed in place by what follows.
+    """
+    fired, problems, seen, given = set(), [], {}, []
 
     def watch(name: str, plain: type) -> None:
         def hook(module, args, output):
@@ -489,7 +498,11 @@ def _check_fires(model: nn.Module, found: dict[str, nn.Module], num_classes: int
             elif type(module).forward is not plain.forward and not scales_linearly_once(module, args[0]):
                 problems.append(f"{name!r} ({type(module).__name__}) normalises its own weight, so a gate on it would have no effect")
 
+        def keep(module, args, output):
+            given.append((name, output, output._version))
+
         handles.append(found[name].register_forward_hook(hook))
+        handles.extend(module.register_forward_hook(keep) for module in (found[name], norms.get(name)) if module is not None)
 
     def scales_linearly_once(module, x):
         hooks, module._forward_hooks = module._forward_hooks, type(module._forward_hooks)()
@@ -504,7 +517,7 @@ def _check_fires(model: nn.Module, found: dict[str, nn.Module], num_classes: int
     try:
         logits = None
         for images in _examples(model, example):
-            fired.clear(), problems.clear()
+            fired.clear(), problems.clear(), given.clear()
             seen["batch"] = len(images)
             try:
                 logits = model(images)
@@ -531,6 +544,7 @@ def _check_fires(model: nn.Module, found: dict[str, nn.Module], num_classes: int
         )
     if problems:
         raise ValueError(f"{problems[0]}; leave such layers out with layers=[...].")
+    return {name for name, output, version in given if output._version != version}
 
 
 def _examples(model: nn.Module, example: Tensor | None) -> Iterator[Tensor]:
