@@ -65,10 +65,10 @@ class Goal:
 GOALS = {
     "step": Goal(
         "untraining step / training step on as many images", 0.75,
-        "Without gradients of weights two thirds of a convolution's or a projection's products are left, but all of an attention's own. A gate adds "
-        "one pass over its output forward and two backward, which weigh most where channels are few and a convolution is cheap; it takes the batch "
-        "norm behind it along, which saves a pass either way. What comes before the first gate (`shareable`) is computed once for "
-        "each repeated image; sharing it would save no more than that share of a forward pass.",
+        "Without gradients of weights two thirds of a convolution's or a projection's products are left, but all of an attention's own. A gate takes "
+        "one pass over its output forward, in place where it can, and four backward (two products, two sums), which weigh most where channels are "
+        "few and a convolution is cheap; it takes the batch norm behind it along, which saves a pass either way. What comes before the first gate "
+        "(`shareable`) is computed once for each repeated image; sharing it would save no more than that share of a forward pass.",
     ),
     "step_to_original": Goal(
         "the same where retaining images are held to the original's answers / training step", 0.92,
@@ -77,8 +77,8 @@ GOALS = {
     ),
     "step_memory": Goal(
         "peak memory of the untraining step / of the training step", 1.10,
-        "A gate keeps what it multiplies in the place of the batch norm behind it, or else its result, which the next layer keeps anyway; gradients "
-        "and optimiser state are those of the tables alone.",
+        "A gate keeps its result, which the next layer keeps anyway, where the layer's output stood; or what it multiplies, in the place of the "
+        "batch norm behind it, where what follows works in place. Gradients and optimiser state are those of the tables alone.",
     ),
     "all_rows": Goal(
         "rows x images a second over all rows / images a second of the original", 0.95,
