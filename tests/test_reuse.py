@@ -83,6 +83,17 @@ def test_a_recipe_setting_that_came_later_had_the_value_that_held_before(results
     assert results() == of(BOTH, stale) | ({"smoke/tables"} if stale else set())
 
 
+def test_a_training_setting_that_came_later_had_the_value_that_held_before(results):
+    results()
+    for cell in graph("smoke"):
+        if cell.step == "train":
+            path = cell.folder / "run.json"
+            record = json.loads(path.read_text())
+            del record["settings"]["training"]["attention_dropout"]
+            path.write_text(json.dumps(record))
+    assert results() == set()
+
+
 @pytest.mark.parametrize(
     ("module", "steps"),
     [

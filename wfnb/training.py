@@ -4,6 +4,9 @@ Convolutional networks: SGD with Nesterov momentum; transformers: AdamW. Both wi
 label smoothing, and random crops (and flips, where a mirrored image keeps its class) made on the device.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,6 +63,22 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Trai
     return loss.detach()
 
 
+@contextmanager
+def _attention_dropout(model: nn.Module, share: float) -> Iterator[None]:
+    """Within the context, the attention of a network of timm's drops that share of its weights while it is trained."""
+    dropouts = [module for name, module in model.named_modules() if name.endswith("attn_drop") and isinstance(module, nn.Dropout)]
+    if share and not dropouts:
+        raise ValueError(f"attention_dropout is {share}, but {type(model).__name__} has no attention of timm's that could drop any.")
+    before = [dropout.p for dropout in dropouts]
+    for dropout in dropouts:
+        dropout.p = share or dropout.p
+    try:
+        yield
+    finally:
+        for dropout, p in zip(dropouts, before, strict=True):
+            dropout.p = p
+
+
 def optimizer_for(model: nn.Module, recipe: Training) -> torch.optim.Optimizer:
     """The recipe's optimiser over all parameters; biases and norms do not decay."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -87,10 +106,13 @@ def train(
         val: Where the accuracy of each epoch is read (shown, never used to choose).
         recipe: The defaults of ``Training`` where left out.
         flips: Mirror half of the images.
-        seed: Fixes order and augmentation.
+        seed: Fixes order and augmentation; dropout draws from torch's random state.
 
     Returns:
         A history of train loss and validation accuracy, one row an epoch.
+
+    Raises:
+        ValueError: The recipe drops attention weights, and the network has none.
     """
     recipe = recipe or Training()
     device = next(model.parameters()).device
@@ -101,22 +123,23 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1)))
     rows = []
     bar = Progress(range(recipe.epochs), title, show=progress)
-    for _ in bar:
-        model.train()
-        total = torch.zeros((), device=device)
-        count = 0
-        for images, labels in batches(data, recipe.batch_size, device=device, generator=generator, drop_last=True):
-            if recipe.crop or flips:
-                images = augment(images, recipe.crop, flips, generator)
-            total += training_step(model, images, labels, recipe, optimizer)
-            schedule.step()
-            count += 1
-        row = {"loss": float(total) / count}
-        bar.note(loss=f"{row['loss']:.3f}")
-        if val is not None:
-            row["val_accuracy"] = accuracy(model, val)
-            bar.note(val=f"{100 * row['val_accuracy']:.1f} %")
-        rows.append(row)
+    with _attention_dropout(model, recipe.attention_dropout):
+        for _ in bar:
+            model.train()
+            total = torch.zeros((), device=device)
+            count = 0
+            for images, labels in batches(data, recipe.batch_size, device=device, generator=generator, drop_last=True):
+                if recipe.crop or flips:
+                    images = augment(images, recipe.crop, flips, generator)
+                total += training_step(model, images, labels, recipe, optimizer)
+                schedule.step()
+                count += 1
+            row = {"loss": float(total) / count}
+            bar.note(loss=f"{row['loss']:.3f}")
+            if val is not None:
+                row["val_accuracy"] = accuracy(model, val)
+                bar.note(val=f"{100 * row['val_accuracy']:.1f} %")
+            rows.append(row)
     model.eval()
     history = History(rows)
     history.index = history.index + 1
