@@ -89,7 +89,7 @@ def test_a_training_setting_that_came_later_had_the_value_that_held_before(resul
         if cell.step == "train":
             path = cell.folder / "run.json"
             record = json.loads(path.read_text())
-            del record["settings"]["training"]["attention_dropout"]
+            del record["settings"]["training"]["patch_dropout"]
             path.write_text(json.dumps(record))
     assert results() == set()
 

@@ -21,32 +21,39 @@ def vit():
     return wfnb.create_model("vit_t", "digits", width=1 / 8, depth=2)
 
 
-def test_attention_weights_are_dropped_while_a_network_is_trained_and_no_longer(vit, few):
-    dropped = []
-    for block in vit.blocks:
-        block.attn.attn_drop.register_forward_hook(lambda module, args, out: dropped.append(float(out.eq(0).float().mean())))
-    wfnb.train(vit, few, few, training(attention_dropout=0.3), progress=False)
-    shares = torch.tensor(dropped)
-    assert shares[shares > 0].numel() == 2 * 2 * 2  # epochs, steps, blocks; the other calls looked at validation images
-    torch.testing.assert_close(shares[shares > 0], torch.full((8,), 0.3), rtol=0, atol=0.02)
-    assert {block.attn.attn_drop.p for block in vit.blocks} == {0.0}
-
-
-def test_a_network_keeps_the_dropout_it_was_built_with(vit, few):
-    vit.blocks[1].attn.attn_drop.p = 0.5
+def test_patches_are_left_out_while_a_network_is_trained_and_no_longer(vit, few):
     seen = []
-    vit.blocks[1].attn.attn_drop.register_forward_hook(lambda module, args, out: seen.append(module.p))
-    wfnb.train(vit, few, recipe=training(), progress=False)
-    assert set(seen) == {0.5}
+    vit.blocks[0].register_forward_hook(lambda module, args, out: seen.append((module.training, args[0].shape[1])))
+    wfnb.train(vit, few, few, training(patch_dropout=0.25), progress=False)
+    vit(few.all()[0][:2])
+    patches = vit.patch_embed.num_patches
+    assert set(seen) == {(True, 1 + patches * 3 // 4), (False, 1 + patches)}  # the class token is always seen
 
 
-def test_dropout_without_attention_is_refused(few):
+def test_the_patches_left_out_are_others_each_time(vit, few):
+    kept = []
+
+    def keep(module, args, out):
+        if module.training:
+            kept.append(args[0].detach().clone())
+
+    vit.patch_embed.register_forward_hook(lambda module, args, out: torch.arange(out.shape[1]).view(1, -1, 1).expand_as(out).float())
+    vit.pos_embed.requires_grad_(False).zero_()
+    vit.blocks[0].register_forward_hook(keep)
+    vit.blocks.requires_grad_(False)
+    wfnb.train(vit, few, recipe=training(patch_dropout=0.5), progress=False)
+    drawn = [frozenset(image[1:, 0].int().tolist()) for batch in kept for image in batch]
+    assert {len(patches) for patches in drawn} == {vit.patch_embed.num_patches // 2}
+    assert len(set(drawn)) > len(drawn) / 2
+
+
+def test_a_network_without_patches_is_refused(few):
     net = wfnb.create_model("resnet20", "digits", width=1 / 4)
-    with pytest.raises(ValueError, match=r"^attention_dropout is 0\.2, but ResNet has no attention[^\n]*$"):
-        wfnb.train(net, few, recipe=training(attention_dropout=0.2), progress=False)
+    with pytest.raises(ValueError, match=r"^patch_dropout is 0\.2, but ResNet is no vision transformer[^\n]*$"):
+        wfnb.train(net, few, recipe=training(patch_dropout=0.2), progress=False)
 
 
 @pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])
-def test_a_share_that_cannot_be_dropped_is_refused(share):
-    with pytest.raises(ValueError, match=rf"'attention_dropout'.*0 or more and below 1, not {share}"):
-        training(attention_dropout=share)
+def test_a_share_that_cannot_be_left_out_is_refused(share):
+    with pytest.raises(ValueError, match=rf"'patch_dropout'.*0 or more and below 1, not {share}"):
+        training(patch_dropout=share)

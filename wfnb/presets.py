@@ -83,7 +83,7 @@ class Preset:
 
 
 _THIN_CNN = Training(epochs=15, batch_size=64, lr=0.1, crop=1)
-_THIN_VIT = Training(epochs=60, batch_size=64, lr=3e-3, optimizer="adamw", weight_decay=0.05, crop=1, attention_dropout=0.2)
+_THIN_VIT = Training(epochs=60, batch_size=64, lr=3e-3, optimizer="adamw", weight_decay=0.05, crop=1, patch_dropout=0.33)
 _VIT = Training(epochs=200, batch_size=128, lr=1e-3, optimizer="adamw", weight_decay=0.05)
 _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
 _MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2)

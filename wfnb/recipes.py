@@ -29,7 +29,7 @@ class Training:
         weight_decay: Not applied to biases and norms.
         label_smoothing: Share of the target spread over all classes.
         crop: Pixels by which a training image may be shifted.
-        attention_dropout: Share of a transformer's attention weights that are dropped in each step.
+        patch_dropout: Share of the patches that a transformer does not see of a training image, drawn anew each time (Liu et al., 2023).
         bfloat16: Compute in bfloat16 on a CPU as well (on a GPU always): where the processor has it, ResNet-20 on CIFAR-10 takes two
             thirds of the time; thin networks on small images gain nothing.
     """
@@ -41,7 +41,7 @@ class Training:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     crop: int = 4
-    attention_dropout: float = 0.0
+    patch_dropout: float = 0.0
     warmup: float = 0.2
     bfloat16: bool = False
 
@@ -51,8 +51,8 @@ class Training:
         for name, least in {"epochs": 1, "batch_size": 1, "crop": 0}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"training setting {name!r} must be {least} or more, not {getattr(self, name)}.")
-        if not 0 <= self.attention_dropout < 1:
-            raise ValueError(f"training setting 'attention_dropout' must be 0 or more and below 1, not {self.attention_dropout}.")
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"training setting 'patch_dropout' must be 0 or more and below 1, not {self.patch_dropout}.")
 
     def changed(self, settings: dict[str, object]) -> "Training":
         """These settings with some replaced; ``ValueError`` or ``TypeError`` where one is unknown or not allowed."""

@@ -122,7 +122,7 @@ def _same_work(cell: Cell, record: dict) -> bool:
     if "recipe" in now:
         then = then | {"recipe": {form: _with_later(then["recipe"].get(form, {})) for form in now["recipe"]}}
     if "training" in now:
-        then = then | {"training": {"attention_dropout": 0.0} | then["training"]}
+        then = then | {"training": {"patch_dropout": 0.0} | then["training"]}
     return then == now and record["inputs"] == _inputs(cell)
 
 

@@ -1,7 +1,8 @@
 """Training the originals: what the field does for small images, on one device, without worker processes.
 
-Convolutional networks: SGD with Nesterov momentum; transformers: AdamW. Both with a linear warm-up and a linear descent to zero,
-label smoothing, and random crops (and flips, where a mirrored image keeps its class) made on the device.
+Convolutional networks: SGD with Nesterov momentum; transformers: AdamW, and on little data a share of the patches left out of each image.
+Both with a linear warm-up and a linear descent to zero, label smoothing, and random crops (and flips, where a mirrored image keeps its
+class) made on the device.
 """
 
 from collections.abc import Iterator
@@ -64,19 +65,22 @@ def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Trai
 
 
 @contextmanager
-def _attention_dropout(model: nn.Module, share: float) -> Iterator[None]:
-    """Within the context, the attention of a network of timm's drops that share of its weights while it is trained."""
-    dropouts = [module for name, module in model.named_modules() if name.endswith("attn_drop") and isinstance(module, nn.Dropout)]
-    if share and not dropouts:
-        raise ValueError(f"attention_dropout is {share}, but {type(model).__name__} has no attention of timm's that could drop any.")
-    before = [dropout.p for dropout in dropouts]
-    for dropout in dropouts:
-        dropout.p = share or dropout.p
+def _patch_dropout(model: nn.Module, share: float) -> Iterator[None]:
+    """Within the context, a vision transformer of timm's sees, while it is trained, only the rest of each image's patches."""
+    if not share:
+        yield
+        return
+    from timm.layers import PatchDropout
+
+    if not isinstance(getattr(model, "patch_drop", None), nn.Identity | PatchDropout):
+        raise ValueError(
+            f"patch_dropout is {share}, but {type(model).__name__} is no vision transformer of timm's, which could leave patches out."
+        )
+    before, model.patch_drop = model.patch_drop, PatchDropout(share, model.num_prefix_tokens)
     try:
         yield
     finally:
-        for dropout, p in zip(dropouts, before, strict=True):
-            dropout.p = p
+        model.patch_drop = before
 
 
 def optimizer_for(model: nn.Module, recipe: Training) -> torch.optim.Optimizer:
@@ -106,13 +110,13 @@ def train(
         val: Where the accuracy of each epoch is read (shown, never used to choose).
         recipe: The defaults of ``Training`` where left out.
         flips: Mirror half of the images.
-        seed: Fixes order and augmentation; dropout draws from torch's random state.
+        seed: Fixes order and augmentation; what patches are left out draws from torch's random state.
 
     Returns:
         A history of train loss and validation accuracy, one row an epoch.
 
     Raises:
-        ValueError: The recipe drops attention weights, and the network has none.
+        ValueError: The recipe leaves patches out, and the network has none.
     """
     recipe = recipe or Training()
     device = next(model.parameters()).device
@@ -123,7 +127,7 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1)))
     rows = []
     bar = Progress(range(recipe.epochs), title, show=progress)
-    with _attention_dropout(model, recipe.attention_dropout):
+    with _patch_dropout(model, recipe.patch_dropout):
         for _ in bar:
             model.train()
             total = torch.zeros((), device=device)
