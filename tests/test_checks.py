@@ -1,5 +1,9 @@
 """Checks of what a caller gives."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -35,3 +39,14 @@ def test_devices():
     for name in ("gpu", "cuda:99", "", "meta:x"):
         with pytest.raises(ValueError, match=f"device '{name}'.*'auto', 'cpu'"):
             as_device(name)
+
+
+def test_a_processor_is_named_with_the_vector_instructions_in_use():
+    """In a process that torch is told to use none of, this machine's name ends otherwise."""
+    command = [sys.executable, "-c", "import torch; from wfnb.checks import device_name; print(device_name(torch.device('cpu')))"]
+    plain, here = (
+        subprocess.run(command, env=os.environ | wish, capture_output=True, text=True, check=True).stdout.strip()
+        for wish in ({"ATEN_CPU_CAPABILITY": "default"}, {})
+    )
+    assert plain.endswith(", DEFAULT")
+    assert here.rpartition(", ")[0] == plain.rpartition(", ")[0] != ""

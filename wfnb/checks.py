@@ -48,13 +48,16 @@ def as_device(name: str):
 
 
 def device_name(device) -> str:
-    """The model of a GPU or of this machine's processor, as far as the system tells it."""
+    """The model of a GPU; or of this machine's processor, as far as the system tells it, and the vector instructions that torch uses of it.
+
+    Those change the last digits of results, and with them the way that training takes.
+    """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    model = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):  # on Linux
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"

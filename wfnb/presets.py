@@ -84,8 +84,8 @@ class Preset:
 
 _THIN_CNN = Training(epochs=15, batch_size=64, lr=0.1, crop=1)
 _THIN_VIT = Training(epochs=60, batch_size=64, lr=3e-3, optimizer="adamw", weight_decay=0.05, crop=1, patch_dropout=0.33)
-# networks that are used to missing patches need less of a push
-_LESS = {"wfnb": {"lambda1": 0.1}}
+# networks that are used to missing patches need less of a push, and fewer steps
+_LESS = {"wfnb": {"lambda1": 0.1, "steps": 300}}
 _VIT = Training(epochs=200, batch_size=128, lr=1e-3, optimizer="adamw", weight_decay=0.05)
 _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
 _MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2)
@@ -116,7 +116,7 @@ PRESETS = {
         "quick",
         {
             "digits": {
-                "vgg16": Network(width=1 / 8, training=_THIN_CNN),
+                "vgg16": Network(width=1 / 8, training=_THIN_CNN, untraining={"wfnb": {"lambda1": 0.15, "steps": 300}}),
                 "resnet18": Network(width=1 / 8, training=_THIN_CNN),
                 "vit_t": Network(width=1 / 4, depth=6, training=_THIN_VIT, untraining=_LESS),
                 "vit_s": Network(width=1 / 8, depth=6, training=_THIN_VIT, untraining=_LESS),

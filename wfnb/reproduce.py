@@ -184,6 +184,7 @@ def _note(preset: str, seconds: float, memory: int, cores: int) -> None:
         "seconds": round(seconds, 1),
         "peak_memory_bytes": memory,
         "cores": cores,
+        "devices": sorted({cell["device"]["name"] for cell in cells}),
         "cell_seconds": round(sum(cell["seconds"] for cell in cells), 1),
     }
     write_whole(path, json.dumps(record, indent=1) + "\n")
