@@ -116,7 +116,7 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     rows = [bench._row("step", "resnet20", [0.7, 0.8, 0.9], without_gates=0.66), bench._row("import", "", [1.1])]
     rows.append(bench._all_classes_row(costs((0.11,), WF_Net=(30, 98, 0), retrained=(90, 97, 0))))
     found = {
-        "hardware": {"device": "cpu", "name": "a processor", "threads": 1}, "libraries": {"torch": "0"}, "rows": rows,
+        "hardware": {"device": "cpu", "name": "a processor", "threads": 1, "gpu": "none"}, "libraries": {"torch": "0"}, "rows": rows,
         "scale": {"networks": ["resnet20"], "repeats": 3}, "costs": costs(WF_Net=(30, 98, 0), retrained=(90, 97, 0)),
     }  # fmt: skip
     assert bench.keep(found) == tmp_path / "bench" / "cpu.json"
@@ -128,6 +128,7 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     assert table["goal"].tolist() == ["<= 0.75", "<= 0.5", "<= 1.15"]
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "a processor (cpu, 1 threads)" in page
+    assert "GPU: none." in page
     assert "with nothing gated takes 0.66 (resnet20) of a training step" in page
     assert "| 50 | original | 1 | 10.0 |" in page
     assert "| retrained | 90.0 | 10 | 10 | 97.00 | 0.00 | 50 | 2 |" in page  # 10 s in 50 steps, and 9 s a class

@@ -141,6 +141,7 @@ class Scale:
     settings: dict[str, object] = field(default_factory=dict)
 
 
+NO_GPU = "none was at hand: nothing here was measured on a GPU, torch.compile and networks retrained side by side not tried there, so neither is used"
 SMOKE = Scale(networks=("resnet20",), width=1 / 4, images=16, repeats=2, least=0.0, preset="smoke", settings={"steps": 2})
 
 
@@ -507,7 +508,8 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
     return {
         "schema": 1,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": {"device": device.type, "name": device_name(device), "threads": torch.get_num_threads(), "cores": os.cpu_count()},
+        "hardware": {"device": device.type, "name": device_name(device), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+        | {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else NO_GPU},
         "libraries": {name: metadata.version(name) for name in ("wfnb", "torch", "torchvision", "timm")}
         | {"python": platform.python_version()},
         "scale": {"networks": list(scale.networks), "images": scale.images, "width": scale.width, "repeats": scale.repeats},
@@ -537,7 +539,7 @@ def _page(found: dict[str, object]) -> str:
         costs[name] = costs[name].map(f"{{:.{digits}f}}".format)
     return (
         f"# What it costs\n\nMeasured by `wfnb bench` on {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
-        f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal.\n\n"
+        f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal. GPU: {hardware['gpu']}.\n\n"
         f"{as_markdown(ratios_table(found).reset_index())}\n\nThe frozen network with nothing gated takes {_bounds(found)} of a training step for a "
         "pass and the gradients down to the images: about the least that the first row can be.\n\n"
         f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs)}\n\n"
