@@ -48,6 +48,7 @@ __all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "costs_table", "keep", "kept",
 
 CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
+NO_GPU = "none was at hand: nothing here was measured on a GPU, torch.compile and networks retrained side by side not tried there, so neither is used"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,6 @@ class Scale:
     settings: dict[str, object] = field(default_factory=dict)
 
 
-NO_GPU = "none was at hand: nothing here was measured on a GPU, torch.compile and networks retrained side by side not tried there, so neither is used"
 SMOKE = Scale(networks=("resnet20",), width=1 / 4, images=16, repeats=2, least=0.0, preset="smoke", settings={"steps": 2})
 
 
@@ -542,7 +542,7 @@ def _page(found: dict[str, object]) -> str:
         f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal. GPU: {hardware['gpu']}.\n\n"
         f"{as_markdown(ratios_table(found).reset_index())}\n\nThe frozen network with nothing gated takes {_bounds(found)} of a training step for a "
         "pass and the gradients down to the images: about the least that the first row can be.\n\n"
-        f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs)}\n\n"
+        f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs.astype(object).fillna(''))}\n\n"
         "Steps, what retaining images are held to, and how often each stands in a step (chi); in a column of `wf_net_steps`, the fewest steps "
         f"that are as good as the method on the validation images:\n\n{as_markdown(pd.DataFrame(found['costs']['schedules']).round(2))}\n"
     )
@@ -583,7 +583,7 @@ def costs_table(found: dict[str, object]) -> pd.DataFrame:
     """What each method takes and leaves for all classes, and from how many classes on weight filtering is quicker."""
     costs = found["costs"]
     (row,) = (row for row in found["rows"] if row["row"] == "all_classes")
-    table = pd.DataFrame(costs["methods"]).T[["seconds", "networks", "bytes", "acc_r_pct", "acc_f_pct"]].infer_objects()
+    table = pd.DataFrame.from_dict(costs["methods"], orient="index")[["seconds", "networks", "bytes", "acc_r_pct", "acc_f_pct"]]
     return table.assign(
         wf_net_steps=pd.Series(row["steps_by_method"], dtype="Int64"),
         wf_net_quicker_from_classes=pd.Series(row["pays_off_from_classes_by_method"], dtype="Int64"),

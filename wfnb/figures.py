@@ -364,6 +364,8 @@ def excitation_grid(pixels: np.ndarray, groups: Mapping[str, Sequence[int]], lab
 def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
     """Each ratio of the benchmark, one marker a network with its quartiles, beside the goal (a bar that it should not pass).
 
+    A hollow marker is what the same step takes without gates.
+
     Args:
         rows: Those of ``wfnb.bench.measure`` that were measured for a network.
     """
@@ -379,7 +381,10 @@ def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
         y = whats.index(row["what"]) + (i - (len(networks) - 1) / 2) * 0.14
         low, high = row["quartiles"]
         ax.plot([low, high], [y, y], color=COLOURS[i % 10], linewidth=1.5)
-        ax.plot(row["figure"], y, marker=markers[i % len(markers)], color=COLOURS[i % 10], markersize=6, linestyle="")
+        marker = {"marker": markers[i % len(markers)], "color": COLOURS[i % 10], "markersize": 6, "linestyle": ""}
+        ax.plot(row["figure"], y, **marker)
+        if "without_gates" in row:
+            ax.plot(row["without_gates"], y, fillstyle="none", **marker)
         at = whats.index(row["what"])
         ax.plot([row["limit"]] * 2, [at - 0.4, at + 0.4], color="black", linewidth=2)
         ax.text(
@@ -395,6 +400,8 @@ def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
     ax.invert_yaxis()
     ax.set(xlabel="ratio", xlim=(0, None))
     handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, COLOURS, strict=False)]
+    if any("without_gates" in row for row in rows):
+        handles.append(plt.Line2D([], [], linestyle="", marker="o", color="0.4", fillstyle="none", label="hollow: no gates"))
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return ax
 
