@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wfnb import baselines
-from wfnb.checks import device_name
+from wfnb.checks import as_device, device_name
 from wfnb.data import load_dataset
 from wfnb.metrics.accuracy import RetainForget, accuracy_from_counts, class_counts, predict, retain_forget_accuracy
 from wfnb.net import WFNet, has_attention
@@ -38,8 +38,8 @@ from wfnb.presets import preset_named
 from wfnb.progress import Progress
 from wfnb.recipes import Recipe, Training, named_recipe
 from wfnb.tables import as_markdown
+from wfnb.training import autocast, train, training_step
 from wfnb.training import optimizer_for as training_optimizer
-from wfnb.training import train, training_step
 from wfnb.untraining import optimizer_for as untraining_optimizer
 from wfnb.untraining import untrain, untraining_step
 from wfnb.zoo import create_model
@@ -252,14 +252,15 @@ class _Bench:
     def step_to_original(self) -> list[float]:
         return self.ratio(self.untraining(retain_on="original").run, self.training().run)
 
-    @functools.cached_property
+    @property
     def without_gates(self) -> float:
         """The part of a training step that the frozen network takes with nothing gated: forward, and the gradients down to the images."""
         images = self.images.clone().requires_grad_()
 
         def run() -> None:
-            images.grad = None
-            F.cross_entropy(self.original(images), self.labels).backward()
+            with autocast(self.device, self.recipe.bfloat16):  # as in a training step
+                loss = F.cross_entropy(self.original(images).float(), self.labels)
+            torch.autograd.grad(loss, images)
 
         return statistics.median(self.ratio(run, self.training().run))
 
@@ -486,7 +487,7 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         ``rows``: one dict a row and network, with ``figure`` (the median), ``quartiles``, ``limit`` and whether it was ``met``;
         ``costs``: what ``all_classes`` gives; ``hardware``, ``libraries``, ``scale``.
     """
-    scale = scale or Scale()
+    scale, auto = scale or Scale(), as_device("auto")
     rows = []
     work = [(network, name) for network in scale.networks for name in PER_NETWORK]
     bar = Progress(work, "bench")
@@ -509,7 +510,7 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         "schema": 1,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": {"device": device.type, "name": device_name(device), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-        | {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else NO_GPU},
+        | {"gpu": device_name(auto) if auto.type == "cuda" else NO_GPU},
         "libraries": {name: metadata.version(name) for name in ("wfnb", "torch", "torchvision", "timm")}
         | {"python": platform.python_version()},
         "scale": {"networks": list(scale.networks), "images": scale.images, "width": scale.width, "repeats": scale.repeats},
