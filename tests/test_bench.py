@@ -128,7 +128,39 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     assert table["goal"].tolist() == ["<= 0.75", "<= 0.5", "<= 1.15"]
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "a processor (cpu, 1 threads)" in page
+    assert "torch.compile" not in page  # not measured
     assert "GPU: none." in page
     assert "with nothing gated takes 0.66 (resnet20) of a training step" in page
     assert "| 50 | original | 1 | 10.0 |" in page
     assert "| retrained | 90.0 | 10 | 10 | 97.00 | 0.00 | 50 | 2 |" in page  # 10 s in 50 steps, and 9 s a class
+    for network, figures in {"resnet20": (0.8, 0.9, 30.4, 1520), "vit_t": (1.1, 1.0, 31.0, None)}.items():
+        rows.append(bench._row("step_compiled", network, [0.6], **dict(zip(bench.COMPILED, figures, strict=True))))
+    bench.keep(found)
+    page = (tmp_path / "bench" / "cpu.md").read_text()
+    assert "| resnet20 | 0.8 | 0.9 | 30 | 1520 |" in page
+    assert "| vit_t | 1.1 | 1.0 | 31 | never |" in page
+
+
+def test_a_compiled_step_pays_once_what_it_saves_makes_up_for_compiling(monkeypatch):
+    one = bench._Bench("resnet20", bench.SMOKE, CPU)
+    compiled, step = [], bench.steps_of
+    monkeypatch.setattr(bench, "steps_of", lambda model, wanted: compiled.append(wanted) or step(model, False))
+    monkeypatch.setattr(bench, "_timed", lambda work, device: (work(), 30.0))
+    monkeypatch.setattr(bench, "_seconds", lambda work, calls, device: 0.1)
+    ratios = iter([[0.75], [0.9], [1.1], [0.9]])
+    one.ratio = lambda first, second: next(ratios)
+    assert one.compiling == dict(zip(bench.COMPILED, (0.75, 0.9, 30.0, 1200), strict=True))  # 25 of 100 ms saved
+    del one.compiling
+    assert one.compiling["pays_off_from_steps"] is None
+    assert compiled == [True, False, True, False] * 2
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "said"),
+    [(None, "cpu", "none was at hand"), ("a GPU", "cpu", "a GPU, on which nothing here was measured"), ("a GPU", "cuda", "a GPU")],
+)
+def test_what_is_said_of_a_gpu(gpu, device, said, monkeypatch):
+    monkeypatch.setattr(bench, "as_device", lambda name: torch.device("cuda" if gpu else "cpu"))
+    monkeypatch.setattr(bench, "device_name", lambda device: gpu)
+    assert bench.gpu_named(torch.device(device)).startswith(said)
+    assert ("nothing" in bench.gpu_named(torch.device(device))) is (device == "cpu")

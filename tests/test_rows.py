@@ -147,6 +147,28 @@ def test_a_filter_takes_along_the_norm_that_alone_follows_it(forget, network, ra
     assert wf.model.conv_norm.num_features == 6
 
 
+@pytest.mark.parametrize("separate", [False, True], ids=["shared", "separate"])
+@pytest.mark.parametrize("kind", ["conv", "linear"])
+@pytest.mark.parametrize("size", [2, 8])
+@torch.no_grad()
+def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives(size, kind, separate, randomised, monkeypatch):
+    if kind == "conv":  # 27 weights a channel, and the images' 2 x 4 or 2 x 64 places
+        net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+        net[1].running_mean.normal_(), net[1].running_var.uniform_(0.5, 2)
+        x = torch.randn(2, 3, size, size, dtype=torch.float64)
+    else:  # 10 weights a feature
+        net = nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.AdaptiveAvgPool2d((1, 6)), nn.Flatten(), nn.Linear(6, 5))
+        x = torch.randn(2, 1, size, 10, dtype=torch.float64)
+    net = net.double().eval()
+    wf = randomised(wfnb.WFNet(net, 5, layers=["0"], separate_bias=separate, example=x))
+    layer, scaled = wf.filters["0"], []
+    forward = layer._masked_forward
+    monkeypatch.setattr(layer, "_masked_forward", lambda *args: scaled.append(1) or forward(*args))
+    torch.testing.assert_close(wf(x, forget=3), masked_network(net, wf.alphas(), [3])(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(wf(x, forget={1, 4}), masked_network(net, wf.alphas(), [1, 4])(x), rtol=0, atol=1e-12)
+    assert len(scaled) == (2 if size == 8 else 0)
+
+
 @pytest.mark.parametrize("forget", [ROWS, 3], ids=["rows", "row"])
 @torch.no_grad()
 def test_a_norm_kept_in_single_precision_is_taken_along_too(forget, randomised, images):

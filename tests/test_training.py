@@ -1,9 +1,12 @@
 """How originals are trained: what of it can be set and is not shown by the accuracy that a network reaches."""
 
+import copy
+
 import pytest
 import torch
 
 import wfnb
+from wfnb.training import can_compile
 
 
 @pytest.fixture
@@ -51,6 +54,21 @@ def test_a_network_without_patches_is_refused(few):
     net = wfnb.create_model("resnet20", "digits", width=1 / 4)
     with pytest.raises(ValueError, match=r"^patch_dropout is 0\.2, but ResNet is no vision transformer[^\n]*$"):
         wfnb.train(net, few, recipe=training(patch_dropout=0.2), progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
+def test_compiled_steps_train_alike_and_leave_a_plain_network(few):
+    torch.manual_seed(0)
+    plain = wfnb.create_model("resnet20", "digits", width=1 / 4)
+    compiled = copy.deepcopy(plain)
+    expected = wfnb.train(plain, few, few, training(), progress=False)
+    found = wfnb.train(compiled, few, few, training(compiled=True), progress=False)
+    torch.testing.assert_close(torch.tensor(found["loss"].to_numpy()), torch.tensor(expected["loss"].to_numpy()), rtol=1e-3, atol=1e-3)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert not compiled.training
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])

@@ -13,6 +13,7 @@ import wfnb
 from wfnb import untraining
 from wfnb.losses import expand_labels
 from wfnb.paths import notebooks_folder
+from wfnb.training import can_compile
 from wfnb.untraining import NotFiniteError, untraining_step
 
 QUICK = wfnb.Recipe(steps=4, check_every=2, batch_size=16)
@@ -166,6 +167,48 @@ def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     assert seen.tolist() == pytest.approx([loss.item(), loss_r, loss_f], rel=1e-4)
     for name, table in reference.alphas().items():
         torch.testing.assert_close(before[name] - wf.alphas()[name], table.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "vit_t"])
+def test_a_step_is_one_graph_to_a_compiler_and_changes_the_rows_alike(arch, digits, randomised):
+    torch.manual_seed(0)
+    net = wfnb.create_model(arch, "digits", width=0.25, depth=2 if arch == "vit_t" else None)
+    wf = randomised(wfnb.WFNet(net, 10))
+    traced, recipe = copy.deepcopy(wf), wfnb.Recipe(optimizer="sgd", lr=1.0, retain_on="labels")
+    graph = torch.compile(
+        traced, backend="aot_eager", dynamic=False, fullgraph=True
+    )  # anything that does not fit into the one graph raises
+    images, labels = digits.train.subset(torch.arange(16)).all()
+    seen = []
+    for stepped in (wf, graph):
+        optimizer, generator = torch.optim.SGD(list(stepped.alphas().values()), 1.0), torch.Generator().manual_seed(0)
+        seen.append([untraining_step(stepped, images, labels, recipe, optimizer, generator) for _ in range(2)])
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-5)
+    for name, table in wf.alphas().items():
+        torch.testing.assert_close(traced.alphas()[name], table, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
+def test_compiled_steps_give_the_same_rows(model, digits):
+    plain, compiled = wfnb.WFNet(model, 10), wfnb.WFNet(model, 10)
+    expected = run(plain, digits.train, digits.val, MOVING)
+    found = run(compiled, digits.train, digits.val, MOVING.changed({"compiled": True}))
+    torch.testing.assert_close(torch.tensor(found.to_numpy()[1:]), torch.tensor(expected.to_numpy()[1:]), rtol=1e-3, atol=1e-4)
+    for name, table in plain.alphas().items():
+        torch.testing.assert_close(compiled.alphas()[name], table, rtol=1e-2, atol=1e-2)
+
+
+def test_without_a_compiler_compiled_steps_are_refused_before_the_first(model, digits, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    wf = wfnb.WFNet(model, 10)
+    for work in (
+        lambda: run(wf, digits.train, digits.val, QUICK.changed({"compiled": True})),
+        lambda: wfnb.train(model, digits.train, recipe=wfnb.Training(compiled=True), progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"^compiled steps need a C\+\+ compiler on a CPU, and there is none: install g\+\+[^\n]*$"):
+            work()
 
 
 def test_the_original_is_asked_about_each_image_once(model, digits, monkeypatch):

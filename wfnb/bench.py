@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -38,17 +38,18 @@ from wfnb.presets import preset_named
 from wfnb.progress import Progress
 from wfnb.recipes import Recipe, Training, named_recipe
 from wfnb.tables import as_markdown
-from wfnb.training import autocast, train, training_step
+from wfnb.training import autocast, can_compile, steps_of, train, training_step
 from wfnb.training import optimizer_for as training_optimizer
 from wfnb.untraining import optimizer_for as untraining_optimizer
 from wfnb.untraining import untrain, untraining_step
 from wfnb.zoo import create_model
 
-__all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "costs_table", "keep", "kept", "measure", "paired", "ratios_table"]
+__all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "compiling_table", "costs_table", "keep", "kept", "measure", "paired", "ratios_table"]
 
 CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
-NO_GPU = "none was at hand: nothing here was measured on a GPU, torch.compile and networks retrained side by side not tried there, so neither is used"
+COMPILED = ("compiled_to_not", "training_compiled_to_not", "compile_seconds", "pays_off_from_steps")
+NO_GPU = "none was at hand: nothing here was measured on a GPU, and networks retrained side by side were not tried"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ GOALS = {
         "network takes with nothing gated (a pass, and gradients down to the images; its batch norms included), and so about the least there is: "
         "where the goal lies close to it or below, the rest of the way would have to come out of torch's own layers. What comes before the first "
         "gate (`shareable`) is computed once for each repeated image; sharing it would save no more than that share of a forward pass.",
+    ),
+    "step_compiled": Goal(
+        "untraining step / training step, both compiled", 0.75,
+        "torch.compile makes one pass of what follows a convolution or a projection, gates included, so that gates cost next to nothing. "
+        "`compiled_to_not` is what is left of an untraining step; compiling takes `compile_seconds` first, which pays from `pays_off_from_steps` "
+        "steps on: longer than the runs of the presets for small machines, so that it is a setting (`compiled`) and not the default.",
     ),
     "step_to_original": Goal(
         "the same where retaining images are held to the original's answers / training step", 0.92,
@@ -130,6 +137,8 @@ class Scale:
         least: Seconds that a single measurement lasts at least.
         preset: Where the network of the comparison with the single-class methods comes from.
         arch: That network.
+        settings: Of the recipe, that the comparison changes.
+        compiled: Measure steps compiled by torch.compile as well, which takes a minute a network; left out where there is no compiler.
     """
 
     networks: Sequence[str] = NETWORKS
@@ -140,9 +149,10 @@ class Scale:
     preset: str = "quick"
     arch: str = "resnet18"
     settings: dict[str, object] = field(default_factory=dict)
+    compiled: bool = True
 
 
-SMOKE = Scale(networks=("resnet20",), width=1 / 4, images=16, repeats=2, least=0.0, preset="smoke", settings={"steps": 2})
+SMOKE = Scale(networks=("resnet20",), width=1 / 4, images=16, repeats=2, least=0.0, preset="smoke", settings={"steps": 2}, compiled=False)
 
 
 def paired(first: Callable[[], object], second: Callable[[], object], repeats: int, least: float, device: torch.device) -> list[float]:
@@ -183,6 +193,17 @@ def _timed(work: Callable[..., object], device: torch.device, *about: object) ->
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def _environment(**changes: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @dataclass(frozen=True)
@@ -230,19 +251,19 @@ class _Bench:
         torch.manual_seed(0)
         return create_model(self.arch, num_classes=num_classes, channels=3, size=32, width=self.scale.width).to(self.device)
 
-    def training(self) -> Step:
+    def training(self, compiled: bool = False) -> Step:
         model = self.network(10).train()
-        optimizer = training_optimizer(model, self.recipe)
-        return Step(lambda: training_step(model, self.images, self.labels, self.recipe, optimizer), model, optimizer)
+        optimizer, stepped = training_optimizer(model, self.recipe), steps_of(model, compiled)
+        return Step(lambda: training_step(stepped, self.images, self.labels, self.recipe, optimizer), model, optimizer)
 
-    def untraining(self, num_classes: int = 10, retain_on: str = "labels") -> Step:
+    def untraining(self, num_classes: int = 10, retain_on: str = "labels", compiled: bool = False) -> Step:
         """A step whose expanded batch holds as many images as the training step's."""
         wf = WFNet(self.network(num_classes).eval(), num_classes)
         recipe = named_recipe("wfnb", wf.attention).changed({"retain_on": retain_on})
         count = 2 * self.scale.images // (1 + recipe.chi)
         images, labels = self.images[:count], torch.arange(count, device=self.device) % num_classes
-        optimizer, generator = untraining_optimizer(wf, recipe), torch.Generator().manual_seed(0)
-        return Step(lambda: untraining_step(wf, images, labels, recipe, optimizer, generator), wf, optimizer)
+        optimizer, generator, stepped = untraining_optimizer(wf, recipe), torch.Generator().manual_seed(0), steps_of(wf, compiled)
+        return Step(lambda: untraining_step(stepped, images, labels, recipe, optimizer, generator), wf, optimizer)
 
     # -- rows of the table ---------------------------------------------------------------------------------------------------
 
@@ -263,6 +284,21 @@ class _Bench:
             torch.autograd.grad(loss, images)
 
         return statistics.median(self.ratio(run, self.training().run))
+
+    def step_compiled(self) -> list[float]:
+        return self.ratio(self.untraining(compiled=True).run, self.training(compiled=True).run)
+
+    @functools.cached_property
+    def compiling(self) -> dict[str, float]:
+        """What compiling takes where nothing is compiled yet, and what it makes of a step (``COMPILED``)."""
+        compiled, plain = self.untraining(compiled=True).run, self.untraining().run
+        torch.compiler.reset()
+        with tempfile.TemporaryDirectory(prefix="wfnb-bench-") as folder, _environment(TORCHINDUCTOR_CACHE_DIR=folder):
+            _, seconds = _timed(compiled, self.device)
+        ratio = statistics.median(self.ratio(compiled, plain))
+        training = statistics.median(self.ratio(self.training(compiled=True).run, self.training().run))
+        saved = (1 - ratio) * statistics.median(_seconds(plain, 1, self.device) for _ in range(5))
+        return dict(zip(COMPILED, (ratio, training, seconds, math.ceil(seconds / saved) if saved > 0 else None), strict=True))
 
     def step_memory(self) -> list[float]:
         return [self.untraining().peak_bytes(self.device) / self.training().peak_bytes(self.device)]
@@ -322,7 +358,19 @@ class _Bench:
         return [(network + sum(table.nbytes for table in self.wf.alphas().values())) / (10 * network)]
 
 
-PER_NETWORK = ("step", "step_to_original", "step_memory", "all_rows", "open", "one_row", "mixed_rows", "merged", "thousand_rows", "bytes")
+PER_NETWORK = (
+    "step",
+    "step_compiled",
+    "step_to_original",
+    "step_memory",
+    "all_rows",
+    "open",
+    "one_row",
+    "mixed_rows",
+    "merged",
+    "thousand_rows",
+    "bytes",
+)
 BESIDE = {"step": ("without_gates", "shareable"), "all_rows": ("shareable",)}  # what bounds the row, measured as well
 
 
@@ -487,16 +535,17 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         ``rows``: one dict a row and network, with ``figure`` (the median), ``quartiles``, ``limit`` and whether it was ``met``;
         ``costs``: what ``all_classes`` gives; ``hardware``, ``libraries``, ``scale``.
     """
-    scale, auto = scale or Scale(), as_device("auto")
+    scale = scale or Scale()
     rows = []
-    work = [(network, name) for network in scale.networks for name in PER_NETWORK]
+    left_out = set() if scale.compiled and can_compile(device) else {"step_compiled"}
+    work = [(network, name) for network in scale.networks for name in PER_NETWORK if name not in left_out]
     bar = Progress(work, "bench")
     bench = None
     for network, name in bar:
         bar.note(network=network, row=name)
         if bench is None or bench.arch != network:
             bench = _Bench(network, scale, device)
-        more = {about: getattr(bench, about) for about in BESIDE.get(name, ())}
+        more = {about: getattr(bench, about) for about in BESIDE.get(name, ())} | (bench.compiling if name == "step_compiled" else {})
         rows.append(_row(name, network, getattr(bench, name)(), **more))
     costs = all_classes(scale, device)
     rows.append(_all_classes_row(costs))
@@ -510,13 +559,23 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         "schema": 1,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": {"device": device.type, "name": device_name(device), "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-        | {"gpu": device_name(auto) if auto.type == "cuda" else NO_GPU},
+        | {"gpu": gpu_named(device)},
         "libraries": {name: metadata.version(name) for name in ("wfnb", "torch", "torchvision", "timm")}
         | {"python": platform.python_version()},
         "scale": {"networks": list(scale.networks), "images": scale.images, "width": scale.width, "repeats": scale.repeats},
         "rows": rows,
         "costs": costs,
     }
+
+
+def gpu_named(device: torch.device) -> str:
+    """The GPU of this machine, and whether figures of ``device`` say anything of it."""
+    gpu = as_device("auto")
+    if gpu.type != "cuda":
+        return NO_GPU
+    return device_name(gpu) + (
+        "" if device.type == "cuda" else ", on which nothing here was measured: `wfnb bench --device cuda` does that"
+    )
 
 
 def results_file(device: torch.device) -> Path:
@@ -542,7 +601,7 @@ def _page(found: dict[str, object]) -> str:
         f"# What it costs\n\nMeasured by `wfnb bench` on {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
         f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal. GPU: {hardware['gpu']}.\n\n"
         f"{as_markdown(ratios_table(found).reset_index())}\n\nThe frozen network with nothing gated takes {_bounds(found)} of a training step for a "
-        "pass and the gradients down to the images: about the least that the first row can be.\n\n"
+        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_compiling(found)}"
         f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs.astype(object).fillna(''))}\n\n"
         "Steps, what retaining images are held to, and how often each stands in a step (chi); in a column of `wf_net_steps`, the fewest steps "
         f"that are as good as the method on the validation images:\n\n{as_markdown(pd.DataFrame(found['costs']['schedules']).round(2))}\n"
@@ -552,6 +611,32 @@ def _page(found: dict[str, object]) -> str:
 def _bounds(found: dict[str, object]) -> str:
     """What a step takes without gates, network by network."""
     return ", ".join(f"{row['without_gates']:.2f} ({row['network']})" for row in found["rows"] if row["row"] == "step")
+
+
+def _compiling(found: dict[str, object]) -> str:
+    """What torch.compile makes of the steps, as a table; nothing where that was not measured."""
+    table = compiling_table(found)
+    if table.empty:
+        return ""
+    return (
+        "Steps compiled by torch.compile beside the same ones not compiled. A run of fewer steps than the last column says is over sooner without:"
+        f"\n\n{as_markdown(table.reset_index())}\n\n"
+    )
+
+
+def compiling_table(found: dict[str, object]) -> pd.DataFrame:
+    """What torch.compile makes of the steps of each network, and from how many steps of untraining on it pays; empty where not measured."""
+    lines = {
+        row["network"]: {
+            "untraining, compiled / not": round(row["compiled_to_not"], 2),
+            "training, compiled / not": round(row["training_compiled_to_not"], 2),
+            "seconds to compile": round(row["compile_seconds"]),
+            "pays off from steps": row["pays_off_from_steps"] or "never",
+        }
+        for row in found["rows"]
+        if row["row"] == "step_compiled"
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("network")
 
 
 def kept(device: torch.device) -> dict[str, object]:

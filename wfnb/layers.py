@@ -11,7 +11,7 @@ batch in which every image has a row of its own, and weights are never built for
 
 Gates on the bias are shared with the weight's (one table, as in the authors' code) or separate (two tables, as printed in the paper).
 A batch norm in eval mode is one multiplication and one sum, too, so that a filter takes the one behind it along; and one row for a whole
-batch is best put into the weight itself.
+batch is put into the weight itself where that is smaller than what it gives.
 """
 
 import functools
@@ -175,29 +175,27 @@ class WeightFilter(_Wrapper):
         return weight * scale.view(-1, *[1] * (weight.ndim - 1)), bias
 
     def forward(self, x: Tensor) -> Tensor:
-        forget = self.choice.forget
-        mixed = isinstance(forget, Tensor)
-        scaled = forget is not None and not mixed and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad)
-        taken = None
+        forget, taken = self.choice.forget, None
         for norm in self.norm:
-            norm.taken = (mixed or scaled) and not (norm.base.training or norm.hooked or self.hooked)
+            norm.taken = forget is not None and not (norm.base.training or norm.hooked or self.hooked)
             taken = norm if norm.taken else None
         if forget is None:
             return self.base(x)
-        if scaled:  # one row for all images: scaling a weight once is cheaper than scaling every output
-            return self._masked_forward(x, *self.masked(taken))
-        out, factor, shift = self.base(x), 1.0, None
+        mixed, learning = isinstance(forget, Tensor), torch.is_grad_enabled() and self.alpha.requires_grad
+        places = x.numel() // x.shape[self.channel]
+        if not mixed and not learning and self.scales_weight and self.base.weight[0].numel() < places:
+            return self._masked_forward(x, *self.masked(taken))  # one row for all images: a channel has fewer weights than it gives values
+        out, scale, shift = self.base(x), 1.0 if mixed else self.gate(), None
         if self.alpha_bias is not None:
             shift = (self.bias_gate() - self.gate()) * self.base.bias
-        if not mixed:
-            gate = self._spread(self.gate(), out)
-            return out * gate if shift is None else torch.addcmul(self._spread(shift, out), gate, out)
-        # a row an image, as in training
         if taken is not None:
-            factor, shift = taken.after(factor, shift)
-            factor = self._spread(factor, out)
-        alpha, shift = self._spread(F.embedding(forget, self.alpha), out), None if shift is None else self._spread(shift, out)
-        return _Gated.apply(out, alpha, factor, shift, self.scales_weight, self.overwritten)
+            scale, shift = taken.after(scale, shift)
+        scale, shift = (self._spread(value, out) if isinstance(value, Tensor) else value for value in (scale, shift))
+        if mixed:  # a row an image, as in training
+            alpha = self._spread(F.embedding(forget, self.alpha), out)
+            return _Gated.apply(out, alpha, scale, shift, self.scales_weight, self.overwritten)
+        scale = scale.to(out.dtype)
+        return out * scale if shift is None else torch.addcmul(shift.to(out.dtype), out, scale)
 
     @property
     def scales_weight(self) -> bool:
@@ -212,6 +210,7 @@ class WFConv2d(WeightFilter):
     """A convolution (grouped and depthwise too) whose output channels are gated."""
 
     plain = nn.Conv2d
+    channel = 1  # the dimension of an input that holds its channels
 
     def _spread(self, gate: Tensor, out: Tensor) -> Tensor:
         return gate[..., None, None]  # (C, 1, 1) or (B, C, 1, 1), against (B, C, H, W)
@@ -224,6 +223,7 @@ class WFLinear(WeightFilter):
     """A linear layer (the ``qkv`` projection of an attention) whose output features are gated."""
 
     plain = nn.Linear
+    channel = -1
 
     def _spread(self, gate: Tensor, out: Tensor) -> Tensor:
         return gate if gate.ndim == 1 else gate.view(len(gate), *[1] * (out.ndim - 2), -1)  # (B, 1, F), against (B, N, F)

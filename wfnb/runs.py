@@ -122,13 +122,13 @@ def _same_work(cell: Cell, record: dict) -> bool:
     if "recipe" in now:
         then = then | {"recipe": {form: _with_later(then["recipe"].get(form, {})) for form in now["recipe"]}}
     if "training" in now:
-        then = then | {"training": {"patch_dropout": 0.0} | then["training"]}
+        then = then | {"training": {"patch_dropout": 0.0, "compiled": False} | then["training"]}
     return then == now and record["inputs"] == _inputs(cell)
 
 
 def _with_later(recipe: dict[str, object]) -> dict[str, object]:
-    """A recorded recipe with the settings that came later: beta2 was Adam's usual one, and SGD has none."""
-    return {"beta2": 0.999 if recipe.get("optimizer") == "adam" else Recipe().beta2} | recipe
+    """A recorded recipe with the settings that came later: beta2 was Adam's usual one, and SGD has none; nothing was compiled."""
+    return {"beta2": 0.999 if recipe.get("optimizer") == "adam" else Recipe().beta2, "compiled": False} | recipe
 
 
 def accept(cell: Cell, why: str) -> None:

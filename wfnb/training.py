@@ -5,6 +5,8 @@ Both with a linear warm-up and a linear descent to zero, label smoothing, and ra
 class) made on the device.
 """
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +20,7 @@ from wfnb.history import History
 from wfnb.progress import Progress
 from wfnb.recipes import Training
 
-__all__ = ["accuracy", "augment", "optimizer_for", "train", "training_step"]
+__all__ = ["accuracy", "augment", "can_compile", "optimizer_for", "steps_of", "train", "training_step"]
 
 
 def autocast(device: torch.device, cpu: bool = False) -> torch.autocast:
@@ -52,6 +54,29 @@ def accuracy(model: nn.Module, data: Dataset | DataLoader, batch_size: int | Non
         count += len(labels)
     model.train(was_training)
     return float(right) / count
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile can work for a device: on a CPU it needs a C++ compiler."""
+    compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
+    return device.type != "cpu" or any(shutil.which(name) for name in compilers if name)
+
+
+def steps_of(model: nn.Module, compiled: bool) -> nn.Module:
+    """What a step calls: ``model``, or the same compiled, with the same attributes, weights and tables.
+
+    It is compiled at its first call, for batches of one size; ``model`` itself, which is called with other sizes between the steps, is not.
+
+    Raises:
+        ValueError: A CPU has no C++ compiler, which torch.compile needs there.
+    """
+    if not compiled:
+        return model
+    if not can_compile(next(model.parameters()).device):
+        raise ValueError(
+            "compiled steps need a C++ compiler on a CPU, and there is none: install g++ or clang++, or leave 'compiled' at False."
+        )
+    return torch.compile(model, dynamic=False)
 
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Training, optimizer: torch.optim.Optimizer) -> Tensor:
@@ -116,12 +141,12 @@ def train(
         A history of train loss and validation accuracy, one row an epoch.
 
     Raises:
-        ValueError: The recipe leaves patches out, and the network has none.
+        ValueError: The recipe leaves patches out, and the network has none; or it is to be compiled, and there is no compiler.
     """
     recipe = recipe or Training()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    optimizer = optimizer_for(model, recipe)
+    optimizer, stepped = optimizer_for(model, recipe), steps_of(model, recipe.compiled)
     steps = recipe.epochs * max(len(data) // recipe.batch_size, 1) if not isinstance(data, DataLoader) else recipe.epochs * len(data)
     rise = max(recipe.warmup * steps, 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1)))
@@ -135,7 +160,7 @@ def train(
             for images, labels in batches(data, recipe.batch_size, device=device, generator=generator, drop_last=True):
                 if recipe.crop or flips:
                     images = augment(images, recipe.crop, flips, generator)
-                total += training_step(model, images, labels, recipe, optimizer)
+                total += training_step(stepped, images, labels, recipe, optimizer)
                 schedule.step()
                 count += 1
             row = {"loss": float(total) / count}

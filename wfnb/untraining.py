@@ -16,7 +16,7 @@ from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, 
 from wfnb.net import WFNet
 from wfnb.progress import Progress
 from wfnb.recipes import Recipe, named_recipe
-from wfnb.training import autocast
+from wfnb.training import autocast, steps_of
 
 __all__ = ["NotFiniteError", "optimizer_for", "untrain", "untraining_step"]
 
@@ -59,8 +59,9 @@ class Original:
 
     def __init__(self, wf: WFNet, images: int = 0, bfloat16: bool = False) -> None:
         self.wf, self.bfloat16 = wf, bfloat16
-        self.known = torch.zeros(images, dtype=torch.bool)
-        self.logits = torch.empty(images, wf.num_classes)
+        device = next(wf.parameters()).device
+        self.known = torch.zeros(images, dtype=torch.bool, device=device)
+        self.logits = torch.empty(images, wf.num_classes, device=device)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, index: Tensor | None = None) -> Tensor:
@@ -68,12 +69,12 @@ class Original:
         if index is None:
             with autocast(images.device, self.bfloat16), self.wf.forgetting(None):
                 return self.wf(images).float()
-        index = index.cpu()
+        index = index.to(self.known.device)
         new = ~self.known[index]
         if new.any():
-            self.logits[index[new]] = self(images[new.to(images.device)]).cpu()
+            self.logits[index[new]] = self(images[new])
             self.known[index[new]] = True
-        return self.logits[index].to(images.device)
+        return self.logits[index]
 
 
 def _numbered(data: Dataset | DataLoader, batch_size: int | None, **settings) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
@@ -214,7 +215,7 @@ def untrain(
         ``attrs``: ``recipe``, ``stopped`` (why it ended), ``best_step``, ``seconds``.
 
     Raises:
-        ValueError: An unknown recipe, a label outside 0..K-1, no images.
+        ValueError: An unknown recipe, a label outside 0..K-1, no images, or no compiler where the recipe asks for compiled steps.
         NotFiniteError: The loss became NaN or infinite (a ``ValueError``); the best rows so far are kept.
     """
     if not isinstance(wf, WFNet):
@@ -230,7 +231,7 @@ def untrain(
     with torch.no_grad():
         for table in tables:
             table.fill_(recipe.start)
-    optimizer = optimizer_for(wf, recipe)
+    optimizer, stepped = optimizer_for(wf, recipe), steps_of(wf, recipe.compiled)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0)
     per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
     check_every = recipe.check_every or max(per_epoch // 5, 1)
@@ -275,7 +276,7 @@ def untrain(
         check(0, 0)
         for step in bar:
             images, labels, index = next(data)
-            losses += untraining_step(wf, images, labels, recipe, optimizer, generator, original=original, index=index)
+            losses += untraining_step(stepped, images, labels, recipe, optimizer, generator, original=original, index=index)
             schedule.step()
             since += 1
             if step % check_every == 0 or step == recipe.steps:
