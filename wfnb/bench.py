@@ -77,9 +77,9 @@ GOALS = {
     ),
     "step_compiled": Goal(
         "untraining step / training step, both compiled", 0.75,
-        "torch.compile makes one pass of what follows a convolution or a projection, gates included, so that gates cost next to nothing. "
-        "`compiled_to_not` is what is left of an untraining step; compiling takes `compile_seconds` first, which pays from `pays_off_from_steps` "
-        "steps on: longer than the runs of the presets for small machines, so that it is a setting (`compiled`) and not the default.",
+        "torch.compile makes one pass of what follows a convolution or a projection, gates included. `compiled_to_not` is what is left of an "
+        "untraining step; compiling takes `compile_seconds` first, which pays from `pays_off_from_steps` steps on. The runs of the small presets "
+        "have 200 to 600 steps, so that it is a setting (`compiled`) and not the default. What is left of a ViT's step is attention itself.",
     ),
     "step_to_original": Goal(
         "the same where retaining images are held to the original's answers / training step", 0.92,
@@ -324,8 +324,12 @@ class _Bench:
 
     def all_rows(self) -> list[float]:
         labels = torch.arange(len(self.images), device=self.device) % 10
-        slower = self.ratio(lambda: retain_forget_accuracy(self.wf, self.images, labels), self._plain)
-        return [10 / ratio for ratio in slower]
+
+        def plain() -> None:
+            for _ in range(self.wf.num_classes):  # as long as all rows take, so that both see the same of the machine
+                self._plain()
+
+        return [1 / ratio for ratio in self.ratio(lambda: retain_forget_accuracy(self.wf, self.images, labels), plain)]
 
     @torch.inference_mode()
     def _plain(self) -> Tensor:

@@ -92,10 +92,11 @@ def papermill() -> ModuleType:
     return papermill
 
 
-def keep_memory() -> None:
-    """Have the kernels that this process starts keep some memory, unless the environment says otherwise."""
-    for name, value in _MEMORY.items():
-        os.environ.setdefault(name, value)
+def keep_memory() -> bool:
+    """Have the processes that this one starts keep some memory, unless the environment says otherwise; whether that changed anything."""
+    new = {name: value for name, value in _MEMORY.items() if name not in os.environ}
+    os.environ.update(new)
+    return bool(new)
 
 
 def execute(notebook: Path, parameters: dict[str, object], output: Path, quiet: bool = True) -> None:
