@@ -175,9 +175,8 @@ def test_a_step_is_one_graph_to_a_compiler_and_changes_the_rows_alike(arch, digi
     net = wfnb.create_model(arch, "digits", width=0.25, depth=2 if arch == "vit_t" else None)
     wf = randomised(wfnb.WFNet(net, 10))
     traced, recipe = copy.deepcopy(wf), wfnb.Recipe(optimizer="sgd", lr=1.0, retain_on="labels")
-    graph = torch.compile(
-        traced, backend="aot_eager", dynamic=False, fullgraph=True
-    )  # anything that does not fit into the one graph raises
+    # fullgraph: anything that does not fit into the one graph raises
+    graph = torch.compile(traced, backend="aot_eager", dynamic=False, fullgraph=True)
     images, labels = digits.train.subset(torch.arange(16)).all()
     seen = []
     for stepped in (wf, graph):

@@ -93,11 +93,13 @@ GOALS = {
     ),
     "all_rows": Goal(
         "rows x images a second over all rows / images a second of the original", 0.95,
-        "Each row scales the weights once a batch. Only what comes before the first gate (`shareable`) is the same for all rows.", True,
+        "Each row scales the weights once a batch, or the outputs where those are fewer. "
+        "Only what comes before the first gate (`shareable`) is the same for all rows.", True,
     ),
     "open": Goal("wf(x) / original(x)", 1.02, "Each gated layer asks once whether a row is chosen."),
     "one_row": Goal(
-        "wf(x, forget=c) / original(x)", 1.05, "The weights are scaled once a batch, not the outputs, and take the batch norm behind them along."
+        "wf(x, forget=c) / original(x)", 1.05, "The weights are scaled once a batch, or the outputs where those are fewer, "
+        "and take the batch norm behind them along."
     ),
     "mixed_rows": Goal(
         "wf(x, forget=rows) / original(x)", 1.15, "One product and sum over each gated output, in the place of the batch norm behind it."
