@@ -176,12 +176,12 @@ def test_a_step_is_one_graph_to_a_compiler_and_changes_the_rows_alike(arch, digi
     wf = randomised(wfnb.WFNet(net, 10))
     traced, recipe = copy.deepcopy(wf), wfnb.Recipe(optimizer="sgd", lr=1.0, retain_on="labels")
     # fullgraph: anything that does not fit into the one graph raises
-    graph = torch.compile(traced, backend="aot_eager", dynamic=False, fullgraph=True)
+    graph = torch.compile(untraining.batch_terms, backend="aot_eager", dynamic=False, fullgraph=True)
     images, labels = digits.train.subset(torch.arange(16)).all()
     seen = []
-    for stepped in (wf, graph):
-        optimizer, generator = torch.optim.SGD(list(stepped.alphas().values()), 1.0), torch.Generator().manual_seed(0)
-        seen.append([untraining_step(stepped, images, labels, recipe, optimizer, generator) for _ in range(2)])
+    for net, terms_of in ((wf, untraining.batch_terms), (traced, graph)):
+        optimizer, generator = torch.optim.SGD(list(net.alphas().values()), 1.0), torch.Generator().manual_seed(0)
+        seen.append([untraining_step(net, images, labels, recipe, optimizer, generator, terms_of=terms_of) for _ in range(2)])
     torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-5)
     for name, table in wf.alphas().items():
         torch.testing.assert_close(traced.alphas()[name], table, rtol=1e-4, atol=1e-5)
@@ -202,12 +202,15 @@ def test_without_a_compiler_compiled_steps_are_refused_before_the_first(model, d
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     wf = wfnb.WFNet(model, 10)
+    before = copy.deepcopy(wf.alphas())
     for work in (
-        lambda: run(wf, digits.train, digits.val, QUICK.changed({"compiled": True})),
+        lambda: run(wf, digits.train, digits.val, QUICK.changed({"compiled": True, "start": 1.0})),
         lambda: wfnb.train(model, digits.train, recipe=wfnb.Training(compiled=True), progress=False),
     ):
         with pytest.raises(ValueError, match=r"^compiled steps need a C\+\+ compiler on a CPU, and there is none: install g\+\+[^\n]*$"):
             work()
+    for name, table in wf.alphas().items():  # nothing that they held is lost
+        assert torch.equal(table, before[name])
 
 
 def test_the_original_is_asked_about_each_image_once(model, digits, monkeypatch):

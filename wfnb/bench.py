@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -40,8 +40,8 @@ from wfnb.recipes import Recipe, Training, named_recipe
 from wfnb.tables import as_markdown
 from wfnb.training import autocast, can_compile, steps_of, train, training_step
 from wfnb.training import optimizer_for as training_optimizer
+from wfnb.untraining import batch_terms, untrain, untraining_step
 from wfnb.untraining import optimizer_for as untraining_optimizer
-from wfnb.untraining import untrain, untraining_step
 from wfnb.zoo import create_model
 
 __all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "compiling_table", "costs_table", "keep", "kept", "measure", "paired", "ratios_table"]
@@ -49,7 +49,7 @@ __all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "compiling_table", "costs_tabl
 CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
 COMPILED = ("compiled_to_not", "training_compiled_to_not", "compile_seconds", "pays_off_from_steps")
-NO_GPU = "none was at hand: nothing here was measured on a GPU, and networks retrained side by side were not tried"
+NO_GPU = "none was at hand: nothing here was measured on a GPU"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ GOALS = {
     ),
     "step_compiled": Goal(
         "untraining step / training step, both compiled", 0.75,
-        "torch.compile makes one pass of what follows a convolution or a projection, gates included. `compiled_to_not` is what is left of an "
+        "torch.compile makes one pass of what follows a convolution or a projection, gates included, and on a GPU records the kernels, which take "
+        "longer to launch one by one than to run (CUDA graphs). `compiled_to_not` is what is left of an "
         "untraining step; compiling takes `compile_seconds` first, which pays from `pays_off_from_steps` steps on. The runs of the small presets "
         "have 200 to 600 steps, so that it is a setting (`compiled`) and not the default. What is left of a ViT's step is attention itself.",
     ),
@@ -134,7 +135,7 @@ class Scale:
     Attributes:
         networks: Architectures, at 32x32 with three channels and ten classes.
         width: Of each network.
-        images: In a batch of inference; a step takes as many after label expansion.
+        images: In a batch of inference; a step takes as many after label expansion. 0 for what a device is busy with: 64 on a CPU, 512 on a GPU.
         repeats: Pairs of measurements behind a ratio.
         least: Seconds that a single measurement lasts at least.
         preset: Where the network of the comparison with the single-class methods comes from.
@@ -145,13 +146,19 @@ class Scale:
 
     networks: Sequence[str] = NETWORKS
     width: float = 1.0
-    images: int = 64
+    images: int = 0
     repeats: int = 7
     least: float = 0.5
     preset: str = "quick"
     arch: str = "resnet18"
     settings: dict[str, object] = field(default_factory=dict)
     compiled: bool = True
+
+    def on(self, device: torch.device) -> "Scale":
+        """The same with as many images as keep that device busy, where their number is left open; a GPU's steps are short, and so measured."""
+        if self.images:
+            return self
+        return replace(self, images=512, least=self.least / 5) if device.type == "cuda" else replace(self, images=64)
 
 
 SMOKE = Scale(networks=("resnet20",), width=1 / 4, images=16, repeats=2, least=0.0, preset="smoke", settings={"steps": 2}, compiled=False)
@@ -255,7 +262,7 @@ class _Bench:
 
     def training(self, compiled: bool = False) -> Step:
         model = self.network(10).train()
-        optimizer, stepped = training_optimizer(model, self.recipe), steps_of(model, compiled)
+        optimizer, stepped = training_optimizer(model, self.recipe), steps_of(model, self.device, compiled)
         return Step(lambda: training_step(stepped, self.images, self.labels, self.recipe, optimizer), model, optimizer)
 
     def untraining(self, num_classes: int = 10, retain_on: str = "labels", compiled: bool = False) -> Step:
@@ -264,8 +271,9 @@ class _Bench:
         recipe = named_recipe("wfnb", wf.attention).changed({"retain_on": retain_on})
         count = 2 * self.scale.images // (1 + recipe.chi)
         images, labels = self.images[:count], torch.arange(count, device=self.device) % num_classes
-        optimizer, generator, stepped = untraining_optimizer(wf, recipe), torch.Generator().manual_seed(0), steps_of(wf, compiled)
-        return Step(lambda: untraining_step(stepped, images, labels, recipe, optimizer, generator), wf, optimizer)
+        optimizer, generator = untraining_optimizer(wf, recipe), torch.Generator().manual_seed(0)
+        terms_of = steps_of(batch_terms, self.device, compiled)
+        return Step(lambda: untraining_step(wf, images, labels, recipe, optimizer, generator, terms_of=terms_of), wf, optimizer)
 
     # -- rows of the table ---------------------------------------------------------------------------------------------------
 
@@ -287,20 +295,30 @@ class _Bench:
 
         return statistics.median(self.ratio(run, self.training().run))
 
+    @functools.cached_property
+    def _compiled(self) -> tuple[Step, Step, float]:
+        """An untraining and a training step, compiled; and the seconds of the first three steps of the one where nothing is compiled yet.
+
+        CUDA graphs are recorded in the second and the third.
+        """
+        torch.compiler.reset()
+        untraining, training = self.untraining(compiled=True), self.training(compiled=True)
+        with tempfile.TemporaryDirectory(prefix="wfnb-bench-") as folder, _environment(TORCHINDUCTOR_CACHE_DIR=folder):
+            _, seconds = _timed(lambda: [untraining.run() for _ in range(3)], self.device)
+            training.run()
+        return untraining, training, seconds
+
     def step_compiled(self) -> list[float]:
-        return self.ratio(self.untraining(compiled=True).run, self.training(compiled=True).run)
+        untraining, training, _ = self._compiled
+        return self.ratio(untraining.run, training.run)
 
     @functools.cached_property
     def compiling(self) -> dict[str, float]:
         """What compiling takes where nothing is compiled yet, and what it makes of a step (``COMPILED``)."""
-        compiled, plain = self.untraining(compiled=True).run, self.untraining().run
-        torch.compiler.reset()
-        with tempfile.TemporaryDirectory(prefix="wfnb-bench-") as folder, _environment(TORCHINDUCTOR_CACHE_DIR=folder):
-            _, seconds = _timed(compiled, self.device)
-        ratio = statistics.median(self.ratio(compiled, plain))
-        training = statistics.median(self.ratio(self.training(compiled=True).run, self.training().run))
-        saved = (1 - ratio) * statistics.median(_seconds(plain, 1, self.device) for _ in range(5))
-        return dict(zip(COMPILED, (ratio, training, seconds, math.ceil(seconds / saved) if saved > 0 else None), strict=True))
+        (untraining, training, seconds), plain = self._compiled, self.untraining().run
+        ratios = [statistics.median(self.ratio(*pair)) for pair in ((untraining.run, plain), (training.run, self.training().run))]
+        saved = (1 - ratios[0]) * statistics.median(_seconds(plain, 1, self.device) for _ in range(5))
+        return dict(zip(COMPILED, (*ratios, seconds, math.ceil(seconds / saved) if saved > 0 else None), strict=True))
 
     def step_memory(self) -> list[float]:
         return [self.untraining().peak_bytes(self.device) / self.training().peak_bytes(self.device)]
@@ -319,7 +337,7 @@ class _Bench:
         dict(wf.named_modules())[next(iter(self.wf.filters))].register_forward_hook(stop)
 
         def begin() -> None:
-            with contextlib.suppress(ReachedError), torch.inference_mode():
+            with contextlib.suppress(ReachedError), torch.inference_mode(), autocast(self.device):
                 wf(self.images)
 
         return statistics.median(self.ratio(begin, self._plain))
@@ -339,7 +357,7 @@ class _Bench:
 
     def _forward(self, model: Callable[[Tensor], Tensor], **choice: object) -> list[float]:
         def run(network: Callable[..., Tensor], **given: object) -> None:
-            with torch.inference_mode():
+            with torch.inference_mode(), autocast(self.device):  # as `predict` calls it
                 network(self.images, **given)
 
         return self.ratio(functools.partial(run, model, **choice), functools.partial(run, self.original))
@@ -541,7 +559,7 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         ``rows``: one dict a row and network, with ``figure`` (the median), ``quartiles``, ``limit`` and whether it was ``met``;
         ``costs``: what ``all_classes`` gives; ``hardware``, ``libraries``, ``scale``.
     """
-    scale = scale or Scale()
+    scale = (scale or Scale()).on(device)
     rows = []
     left_out = set() if scale.compiled and can_compile(device) else {"step_compiled"}
     work = [(network, name) for network in scale.networks for name in PER_NETWORK if name not in left_out]
@@ -555,12 +573,8 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         rows.append(_row(name, network, getattr(bench, name)(), **more))
     costs = all_classes(scale, device)
     rows.append(_all_classes_row(costs))
-    rows.append(_row("import", "", import_ratio(scale.repeats)))
-    rows.append(_row("notebook", "", notebook_overhead(scale.repeats // 2)))
-    quick = runs_folder() / "quick" / "run.json"
-    if quick.is_file():
-        record = json.loads(quick.read_text(encoding="utf-8"))
-        rows.append(_row("quick", "", [record["seconds"] / 60], cores=record["cores"]))
+    if device.type == "cpu":
+        rows += _of_processes(scale)
     return {
         "schema": 1,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -572,6 +586,16 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         "rows": rows,
         "costs": costs,
     }
+
+
+def _of_processes(scale: Scale) -> list[dict[str, object]]:
+    """The rows of whole processes, which have nothing to do with a GPU."""
+    rows = [_row("import", "", import_ratio(scale.repeats)), _row("notebook", "", notebook_overhead(scale.repeats // 2))]
+    quick = runs_folder() / "quick" / "run.json"
+    if quick.is_file():
+        record = json.loads(quick.read_text(encoding="utf-8"))
+        rows.append(_row("quick", "", [record["seconds"] / 60], cores=record["cores"]))
+    return rows
 
 
 def gpu_named(device: torch.device) -> str:

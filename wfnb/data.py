@@ -339,10 +339,10 @@ def batches(
     if isinstance(source, ImageSet):
         batch_size = batch_size or images_a_pass(source.images, device)
         n, where = len(source), source.images.device
-        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        order = (torch.arange(n) if generator is None else torch.randperm(n, generator=generator)).to(where)
         stop = n - n % batch_size if drop_last and n >= batch_size else n
         for start in range(0, stop, batch_size):
-            images, labels = source.batch(order[start : min(start + batch_size, stop)].to(where))
+            images, labels = source.batch(order[start : min(start + batch_size, stop)])
             yield images.to(device), labels.to(device)
         return
     if not isinstance(source, DataLoader):

@@ -40,7 +40,8 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx, out: Tensor, alpha: Tensor, factor: Tensor | float, shift: Tensor | None, ours: bool, overwritten: bool) -> Tensor:
         gate = (factor * torch.sigmoid(alpha)).to(out.dtype)
-        memory = out.detach() if ours and not overwritten else None
+        # compiled, the compiler plans memory itself (and until torch 2.12 or so stops at an `out` that lies channels-last)
+        memory = out.detach() if ours and not overwritten and not torch.compiler.is_compiling() else None
         result = torch.mul(out, gate, out=memory) if shift is None else torch.addcmul(shift.to(out.dtype), out, gate, out=memory)
         ctx.factor, ctx.overwritten = factor, overwritten
         ctx.save_for_backward(out if overwritten else result, alpha, shift)
@@ -65,7 +66,8 @@ class _Gated(torch.autograd.Function):
         elif result_shifted:
             grad_gate = grad_gate - shift.to(kept.dtype) * grad_shift
         # into the memory of the product, which is no longer needed: to be given fresh memory takes longer than to multiply
-        grad_out = torch.mul(grad, gate.to(grad.dtype), out=product) if ctx.needs_input_grad[0] else None
+        memory = None if torch.compiler.is_compiling() else product
+        grad_out = torch.mul(grad, gate.to(grad.dtype), out=memory) if ctx.needs_input_grad[0] else None
         return grad_out, grad_gate * torch.sigmoid(-alpha), None, grad_shift if ctx.needs_input_grad[3] else None, None, None
 
 

@@ -43,9 +43,9 @@ def expand_labels(labels: Tensor, num_classes: int, chi: int, generator: torch.G
         raise ValueError("label expansion needs a mini-batch of 2 images or more.")
     kept = torch.arange(half, len(labels)).repeat(chi)
     shift = torch.randint(1, num_classes, (len(kept),), generator=generator)
-    index = torch.cat([torch.arange(half), kept]).to(labels.device)
+    index = torch.cat([torch.arange(half), kept]).to(labels.device, non_blocking=True)
     rows = labels[index].clone()
-    rows[half:] = (rows[half:] + shift.to(labels.device)) % num_classes
+    rows[half:] = (rows[half:] + shift.to(labels.device, non_blocking=True)) % num_classes
     return Expanded(index, rows, half)
 
 

@@ -167,8 +167,9 @@ class WFNet(nn.Module):
             if forget.dtype != torch.int64 or forget.ndim != 1:
                 raise TypeError(f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape {tuple(forget.shape)}.")
             known = not torch.compiler.is_compiling()  # a compiled step would have to stop for the values
-            if known and len(forget) and not 0 <= int(forget.min()) <= int(forget.max()) < k:
-                worst = int(forget.min()) if int(forget.min()) < 0 else int(forget.max())
+            low, high = torch.stack(forget.aminmax()).tolist() if known and len(forget) else (0, 0)
+            if not 0 <= low <= high < k:
+                worst = low if low < 0 else high
                 raise IndexError(f"no row {worst}: a class is a whole number from 0 to {k - 1}.")
             return forget
         if isinstance(forget, set | frozenset):

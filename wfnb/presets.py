@@ -11,7 +11,7 @@ paper    MNIST, CIFAR-10,        VGG-16, ResNet-18, ViT-T, ViT-S as in the   one
 =======  ======================  ==========================================  ============================================
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wfnb.checks import check_choice
 from wfnb.recipes import Training
@@ -86,15 +86,16 @@ _THIN_CNN = Training(epochs=15, batch_size=64, lr=0.1, crop=1)
 _THIN_VIT = Training(epochs=60, batch_size=64, lr=3e-3, optimizer="adamw", weight_decay=0.05, crop=1, patch_dropout=0.33)
 # networks that are used to missing patches need less of a push, and fewer steps
 _LESS = {"wfnb": {"lambda1": 0.1, "steps": 300}}
-_VIT = Training(epochs=200, batch_size=128, lr=1e-3, optimizer="adamw", weight_decay=0.05)
+_VIT = Training(epochs=100, batch_size=256, lr=1e-3, optimizer="adamw", weight_decay=0.05, compiled=True)
 _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
-_MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2)
+_MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2, compiled=True)
+_MNIST_VIT = replace(_VIT, epochs=20, crop=2)
 # a fraction of the push, and longer: real data has more to lose and more to learn from
 _LONGER = {"wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "beta2": 0.999, "bfloat16": True}}
 _THIN_MNIST = Training(epochs=3, lr=0.2, crop=2)
 _PAPER_FOUR = {
-    "vgg16": Network(training=Training(epochs=60, lr=0.1)),
-    "resnet18": Network(training=Training(epochs=60, lr=0.2)),
+    "vgg16": Network(training=Training(epochs=60, lr=0.1, compiled=True)),
+    "resnet18": Network(training=Training(epochs=60, lr=0.2, compiled=True)),
     "vit_t": Network(training=_VIT),
     "vit_s": Network(training=_VIT),
 }
@@ -146,12 +147,12 @@ PRESETS = {
     "paper": Preset(
         "paper",
         {
-            "mnist": {arch: Network(training=_MNIST if arch in ("vgg16", "resnet18") else _VIT) for arch in _PAPER_FOUR},
+            "mnist": {arch: Network(training=_MNIST if arch in ("vgg16", "resnet18") else _MNIST_VIT) for arch in _PAPER_FOUR},
             "cifar10": _PAPER_FOUR,
             "imagenet": {arch: Network(pretrained=True) for arch in _PAPER_FOUR},
         },
         {"wfnb": (0, 1, 2), "paper": (0,), "author": (0,)},
-        untraining=_LONGER,
+        untraining=_LONGER | {"paper": {"compiled": True}, "author": {"compiled": True}},
     ),
 }
 

@@ -7,7 +7,7 @@ class) made on the device.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -38,7 +38,8 @@ def augment(images: Tensor, crop: int, flips: bool, generator: torch.Generator) 
         x = x + torch.randint(0, 2 * crop + 1, (b, 1), generator=generator)
     if flips:
         x = torch.where(torch.rand(b, 1, generator=generator) < 0.5, x, x.flip(1))
-    batch, y, x = (i.to(images.device) for i in (torch.arange(b)[:, None, None], y[:, :, None], x[:, None, :]))
+    # a GPU is not waited for
+    batch, y, x = (i.to(images.device, non_blocking=True) for i in (torch.arange(b)[:, None, None], y[:, :, None], x[:, None, :]))
     return images.permute(0, 2, 3, 1)[batch, y, x].permute(0, 3, 1, 2)
 
 
@@ -62,21 +63,22 @@ def can_compile(device: torch.device) -> bool:
     return device.type != "cpu" or any(shutil.which(name) for name in compilers if name)
 
 
-def steps_of(model: nn.Module, compiled: bool) -> nn.Module:
-    """What a step calls: ``model``, or the same compiled, with the same attributes, weights and tables.
+def steps_of(work: Callable, device: torch.device, compiled: bool) -> Callable:
+    """What a step calls: ``work``, a network or a function of one, or the same compiled.
 
-    It is compiled at its first call, for batches of one size; ``model`` itself, which is called with other sizes between the steps, is not.
+    It is compiled at its first call, for batches of one size; the network itself, which is called with other sizes between the steps, is not.
+    On a GPU the kernels of a step are recorded once and replayed (CUDA graphs): to launch them one by one takes longer there than to run them.
 
     Raises:
         ValueError: A CPU has no C++ compiler, which torch.compile needs there.
     """
     if not compiled:
-        return model
-    if not can_compile(next(model.parameters()).device):
+        return work
+    if not can_compile(device):
         raise ValueError(
             "compiled steps need a C++ compiler on a CPU, and there is none: install g++ or clang++, or leave 'compiled' at False."
         )
-    return torch.compile(model, dynamic=False)
+    return torch.compile(work, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor, recipe: Training, optimizer: torch.optim.Optimizer) -> Tensor:
@@ -146,7 +148,7 @@ def train(
     recipe = recipe or Training()
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    optimizer, stepped = optimizer_for(model, recipe), steps_of(model, recipe.compiled)
+    optimizer, stepped = optimizer_for(model, recipe), steps_of(model, device, recipe.compiled)
     steps = recipe.epochs * max(len(data) // recipe.batch_size, 1) if not isinstance(data, DataLoader) else recipe.epochs * len(data)
     rise = max(recipe.warmup * steps, 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / (steps - rise + 1)))

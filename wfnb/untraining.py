@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from wfnb.progress import Progress
 from wfnb.recipes import Recipe, named_recipe
 from wfnb.training import autocast, steps_of
 
-__all__ = ["NotFiniteError", "optimizer_for", "untrain", "untraining_step"]
+__all__ = ["NotFiniteError", "Original", "Terms", "batch_terms", "optimizer_for", "untrain", "untraining_step"]
 
 VAL_IMAGES = 1000  # a check looks at so many validation images, twice: with their own row and with another's
 UNLEARNING = {"mean_of_reciprocals": mean_of_reciprocals, "reciprocal_of_mean": reciprocal_of_mean}
@@ -32,16 +32,15 @@ class NotFiniteError(ValueError):
         self.history = history
 
 
-@dataclass
-class _Terms:
-    """The terms of Eq. 3 for one batch."""
+class Terms(NamedTuple):
+    """The terms of Eq. 3 for one batch: all of it, L_r, and the mean L_f."""
 
     total: Tensor
     retain: Tensor
     forget: Tensor
 
 
-def _terms(wf: WFNet, recipe: Recipe, logits: Tensor, forget: Tensor, retain: Tensor) -> _Terms:
+def _terms(recipe: Recipe, tables: Sequence[Tensor], logits: Tensor, forget: Tensor, retain: Tensor) -> Terms:
     """Eq. 3 for ``logits`` of forgetting images, then retaining ones: of the labels ``forget``, and the labels or distributions ``retain``."""
     logits = logits.float()
     loss_f = F.cross_entropy(logits[: len(forget)], forget, reduction="none")
@@ -50,8 +49,20 @@ def _terms(wf: WFNet, recipe: Recipe, logits: Tensor, forget: Tensor, retain: Te
     total = weighted.square() if recipe.squared else weighted
     total = total + recipe.lambda1 * UNLEARNING[recipe.unlearning](loss_f, recipe.eps)
     if recipe.lambda2:
-        total = total + recipe.lambda2 * regulariser(wf.alphas().values())
-    return _Terms(total, loss_r.detach(), loss_f.detach().mean())
+        total = total + recipe.lambda2 * regulariser(tables)
+    return Terms(total, loss_r.detach(), loss_f.detach().mean())
+
+
+def batch_terms(wf: WFNet, recipe: Recipe, tables: Sequence[Tensor], images: Tensor, rows: Tensor, forget: Tensor, retain: Tensor) -> Terms:
+    """What a step differentiates, and what is compiled where a recipe asks for that: Eq. 3 for images under ``rows``, one an image.
+
+    Args:
+        tables: All of ``wf``.
+        images: (n + m, C, H, W), the n forgetting ones first.
+        forget: (n,), their labels.
+        retain: The labels (m,) of the others, or distributions (m, K).
+    """
+    return _terms(recipe, tables, wf(images, forget=rows), forget, retain)
 
 
 class Original:
@@ -105,9 +116,10 @@ def _endless(
 def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device, original: Original) -> dict[str, float]:
     """Loss, Acc_r and Acc_f on validation images, each seen with its own row and with one other row (the same one at every check)."""
     generator = torch.Generator().manual_seed(0)
-    sums, count = torch.zeros(6, dtype=torch.float64), 0
+    sums, count, tables = torch.zeros(6, dtype=torch.float64), 0, list(wf.alphas().values())
     for images, labels, index in _numbered(val, None, device=device):
-        _check_range("val", labels, wf.num_classes)
+        if index is None:
+            _check_range("val", labels, wf.num_classes)
         shift = torch.randint(1, wf.num_classes, (len(labels),), generator=generator).to(device)
         others = (labels + shift) % wf.num_classes
         with autocast(device):
@@ -116,7 +128,7 @@ def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.d
         right = (logits.argmax(1) == both).double().view(2, n).sum(1).cpu()
         known = logits.softmax(1).gather(1, both[:, None]).double().view(2, n).sum(1).cpu()
         targets = labels if recipe.retain_on == "labels" else without_class(original(images, index), others)
-        terms = _terms(wf, recipe, logits, labels, targets)
+        terms = _terms(recipe, tables, logits, labels, targets)
         sums += torch.stack([terms.total.double().cpu() * n, right[1], right[0], terms.forget.double().cpu() * n, known[1], known[0]])
         count += n
     loss, acc_r, acc_f, loss_f, p_r, p_f = (sums / count).tolist()
@@ -149,12 +161,15 @@ def untraining_step(
     *,
     original: Original | None = None,
     index: Tensor | None = None,
+    terms_of: Callable[..., Terms] = batch_terms,
 ) -> Tensor:
     """One step of descent on a mini-batch: expand its labels, weigh the losses, change the tables.
 
     Args:
         original: Remembers what the network says with all gates open of the images that stand at ``index`` (B,) in their set; it is asked anew
             where left out (``Recipe.retain_on``).
+        index: Where the images stand in a set whose labels have been checked; where left out, the labels are checked here.
+        terms_of: ``batch_terms``, or the same compiled.
 
     Returns:
         (3,), the loss (Eq. 3), L_r and the mean L_f of the batch.
@@ -163,7 +178,8 @@ def untraining_step(
         ValueError: A label is outside 0..K-1.
         FloatingPointError: The loss is NaN or infinite; the tables are as they were.
     """
-    _check_range("train", labels, wf.num_classes)
+    if index is None:
+        _check_range("train", labels, wf.num_classes)
     expanded = expand_labels(labels, wf.num_classes, recipe.chi, generator)
     half = expanded.forgetting
     if recipe.retain_on == "labels":
@@ -171,9 +187,9 @@ def untraining_step(
     else:
         said = (original or Original(wf, bfloat16=recipe.bfloat16))(images[half:], None if index is None else index[half:])
         targets = without_class(said[expanded.index[half:] - half], expanded.rows[half:])
+    tables = [table for group in optimizer.param_groups for table in group["params"]]
     with autocast(images.device, recipe.bfloat16):
-        logits = wf(images[expanded.index], forget=expanded.rows)
-    terms = _terms(wf, recipe, logits, labels[:half], targets)
+        terms = terms_of(wf, recipe, tables, images[expanded.index], expanded.rows, labels[:half], targets)
     if not torch.isfinite(terms.total):
         raise FloatingPointError(f"the loss is {terms.total.item()}")
     optimizer.zero_grad()
@@ -181,7 +197,7 @@ def untraining_step(
     optimizer.step()
     if recipe.clamp:
         with torch.no_grad():
-            for table in wf.alphas().values():
+            for table in tables:
                 table.clamp_(-recipe.clamp, recipe.clamp)
     return torch.stack([terms.total.detach(), terms.retain, terms.forget])
 
@@ -226,12 +242,13 @@ def untrain(
         _check_labels(name, data, wf.num_classes)
     if not isinstance(val, DataLoader):
         val = sample(val, VAL_IMAGES)
+    terms_of = steps_of(batch_terms, device, recipe.compiled)
     generator = torch.Generator().manual_seed(seed)
     tables = list(wf.alphas().values())
     with torch.no_grad():
         for table in tables:
             table.fill_(recipe.start)
-    optimizer, stepped = optimizer_for(wf, recipe), steps_of(wf, recipe.compiled)
+    optimizer = optimizer_for(wf, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0)
     per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
     check_every = recipe.check_every or max(per_epoch // 5, 1)
@@ -276,7 +293,7 @@ def untrain(
         check(0, 0)
         for step in bar:
             images, labels, index = next(data)
-            losses += untraining_step(stepped, images, labels, recipe, optimizer, generator, original=original, index=index)
+            losses += untraining_step(wf, images, labels, recipe, optimizer, generator, original=original, index=index, terms_of=terms_of)
             schedule.step()
             since += 1
             if step % check_every == 0 or step == recipe.steps:
@@ -304,7 +321,7 @@ def _check_labels(name: str, data: Dataset | DataLoader, num_classes: int) -> No
 
 
 def _check_range(name: str, labels: Tensor, num_classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
+    low, high = torch.stack(labels.aminmax()).tolist()
     if low < 0 or high >= num_classes:
         worst = high if high >= num_classes else low
         raise ValueError(f"{name} holds the label {worst}: allowed are 0 to {num_classes - 1}, as the network has {num_classes} outputs.")
