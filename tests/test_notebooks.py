@@ -5,10 +5,11 @@ import json
 import re
 import threading
 
+import pandas as pd
 import pytest
 import torch
 
-from wfnb import cli, runs
+from wfnb import cli, runs, tables
 from wfnb.cells import STEPS, Cell
 from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter
 from wfnb.paths import held, notebooks_folder
@@ -250,6 +251,21 @@ def test_damaged_runs_name_the_command(damage, copied):
     with pytest.raises(MissingRunError, match=re.escape("wfnb run 00_train -p preset smoke -p dataset digits -p arch resnet18 -p seed 0")):
         finished(run)
     assert not is_current(run)
+
+
+def test_tables_need_the_numbers_of_a_run_and_not_its_weights(copied):
+    before = tables.table1("smoke")
+    weights = [*copied.rglob("*.safetensors")]
+    assert weights
+    for file in weights:
+        file.unlink()
+    pd.testing.assert_frame_equal(tables.table1("smoke"), before)
+    with pytest.raises(MissingRunError, match=r"model\.safetensors of run .* is missing"):
+        finished(cell())  # what would read them is told
+    assert not is_current(cell())
+    (cell().folder / "metrics.json").write_text("{}")
+    originals = tables.table1("smoke").set_index(["arch", "method"])["seeds"]
+    assert originals["ResNet-18", "Original"] == 0
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ GOALS = {
         "one pass over its output forward, in place where it can, and four backward (two products, two sums), which weigh most where channels are "
         "few and a convolution is cheap; it takes the batch norm behind it along, which saves a pass either way. `without_gates` is what the frozen "
         "network takes with nothing gated (a pass, and gradients down to the images; its batch norms included), and so about the least there is: "
-        "where the goal lies close to it or below, the rest of the way would have to come out of torch's own layers. What comes before the first "
+        "where the goal lies close to it or below, the rest of the way would have to come out of torch's own layers. A GPU waits for launches, of which "
+        "gates need as many again as a training step: compile long runs there. What comes before the first "
         "gate (`shareable`) is computed once for each repeated image; sharing it would save no more than that share of a forward pass.",
     ),
     "step_to_original": Goal(
@@ -85,7 +86,9 @@ GOALS = {
         "torch.compile makes one pass of what follows a convolution or a projection, gates included, and on a GPU records the kernels, which take "
         "longer to launch one by one than to run (CUDA graphs). `compiled_to_not` is what is left of an "
         "untraining step; compiling takes `compile_seconds` first, which pays from `pays_off_from_steps` steps on. The runs of the small presets "
-        "have 200 to 600 steps, so that it is a setting (`compiled`) and not the default. What is left of a ViT's step is attention itself.",
+        "have 200 to 600 steps, so that it is a setting (`compiled`) and not the default. What is left of a ViT's step is attention itself. On a GPU "
+        "the recorded kernels of an untraining step take less time than those of a training step; what takes longer is the Python around "
+        "them, which a training step hides behind its kernels: the rest of the way is one recorded graph of a whole step.",
     ),
     "step_memory": Goal(
         "peak memory of the untraining step / of the training step", 1.10,
@@ -94,16 +97,20 @@ GOALS = {
     ),
     "all_rows": Goal(
         "rows x images a second over all rows / images a second of the original", 0.95,
-        "Each row scales the weights once a batch, or the outputs where those are fewer. "
+        "Each row scales the weights once a batch, or the outputs where those are fewer; on a GPU that is a few launches more a layer, which larger "
+        "batches would hide. "
         "Only what comes before the first gate (`shareable`) is the same for all rows.", True,
     ),
-    "open": Goal("wf(x) / original(x)", 1.02, "Each gated layer asks once whether a row is chosen."),
+    "open": Goal(
+        "wf(x) / original(x)", 1.02, "Each gated layer asks once whether a row is chosen, which shows where a GPU waits for the next launch."
+    ),
     "one_row": Goal(
         "wf(x, forget=c) / original(x)", 1.05, "The weights are scaled once a batch, or the outputs where those are fewer, "
-        "and take the batch norm behind them along."
+        "and take the batch norm behind them along. On a GPU that is a few launches more a layer; `merge(c)` has none."
     ),
     "mixed_rows": Goal(
-        "wf(x, forget=rows) / original(x)", 1.15, "One product and sum over each gated output, in the place of the batch norm behind it."
+        "wf(x, forget=rows) / original(x)", 1.15, "One product and sum over each gated output, in the place of the batch norm behind it; on a "
+        "GPU a few launches more a layer."
     ),
     "merged": Goal(
         "merge(c)(x) / original(x)", 1.02,

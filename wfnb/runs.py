@@ -60,8 +60,11 @@ class Finished:
         return self.cell.folder / name
 
 
-def finished(cell: Cell) -> Finished:
+def finished(cell: Cell, read: str | None = None) -> Finished:
     """The finished run of a cell.
+
+    Args:
+        read: The one file of it that is read, where the others need not be there: a checkout holds the numbers of large runs, not their weights.
 
     Raises:
         MissingRunError: It is missing, of another schema version, or its files do not match its ``run.json``.
@@ -79,6 +82,8 @@ def finished(cell: Cell) -> Finished:
         raise MissingRunError(f"run {cell.path} is of schema {schema}, not {SCHEMA}: {remedy}")
     for name, sha in outputs.items():
         file = cell.folder / name
+        if read not in (None, name):
+            continue
         if not file.is_file() or sha256(file) != sha:
             raise MissingRunError(
                 f"{name} of run {cell.path} {'does not match its run.json' if file.is_file() else 'is missing'}: {remedy}"
@@ -158,9 +163,10 @@ def _inputs(cell: Cell) -> dict[str, dict[str, str]]:
     checkpoint = Path(cell.options.get("checkpoint", ""))
     if checkpoint.is_file():
         found["checkpoint"] = {checkpoint.name: sha256(checkpoint)}
+    read = "metrics.json" if STEPS[cell.step].per_preset else None
     for need in cell.needed():
         with contextlib.suppress(MissingRunError):
-            found[need.path] = finished(need).record["outputs"]
+            found[need.path] = finished(need, read).record["outputs"]
     return found
 
 
@@ -301,22 +307,22 @@ class Run:
 
         return self.needs_cell(replace(self.cell.beside(step), **changes))
 
-    def needs_cell(self, cell: Cell) -> Finished:
-        """As ``needs``, for any cell."""
+    def needs_cell(self, cell: Cell, read: str | None = None) -> Finished:
+        """As ``needs``, for any cell; ``read`` as in ``finished``."""
         try:
-            return finished(cell)
+            return finished(cell, read)
         except MissingRunError:
             if not self.cell.plan.makes_missing:
                 raise
             run_cell(cell)
-            return finished(cell)
+            return finished(cell, read)
 
     def needs_all(self) -> list[Finished]:
-        """The finished runs among all that this cell may read (missing ones are left out, or made where the preset says so)."""
+        """The finished runs whose numbers this cell may read (missing ones are left out, or made where the preset says so)."""
         found = []
         for cell in self.cell.needed():
             with contextlib.suppress(MissingRunError):
-                found.append(self.needs_cell(cell))
+                found.append(self.needs_cell(cell, "metrics.json"))
         return found
 
     def finish(self, metrics: dict[str, object], files: Mapping[str, object] | None = None, seconds: dict[str, float] | None = None) -> str:
