@@ -1,5 +1,6 @@
 """The benchmark: ratios by turns against a clock of our own, memory against sums by hand, and what is said of the costs."""
 
+import json
 import math
 
 import pytest
@@ -139,6 +140,16 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "| resnet20 | 0.8 | 0.9 | 30 | 1520 |" in page
     assert "| vit_t | 1.1 | 1.0 | 31 | never |" in page
+
+
+def test_figures_of_the_other_kind_of_device_are_shown_where_they_are_kept(runs_folder):
+    assert bench.kept_elsewhere(CPU) is None
+    for kind in ("cpu", "cuda"):
+        bench.results_file(torch.device(kind)).parent.mkdir(parents=True, exist_ok=True)
+        bench.results_file(torch.device(kind)).write_text(json.dumps({"hardware": kind}))
+    assert bench.kept_elsewhere(CPU) == {"hardware": "cuda"}
+    assert bench.kept_elsewhere(torch.device("cuda")) == {"hardware": "cpu"}
+    assert bench.kept(CPU) == {"hardware": "cpu"}
 
 
 def test_a_compiled_step_pays_once_what_it_saves_makes_up_for_compiling(monkeypatch):

@@ -44,7 +44,20 @@ from wfnb.untraining import batch_terms, untrain, untraining_step
 from wfnb.untraining import optimizer_for as untraining_optimizer
 from wfnb.zoo import create_model
 
-__all__ = ["GOALS", "NETWORKS", "SMOKE", "Scale", "compiling_table", "costs_table", "keep", "kept", "measure", "paired", "ratios_table"]
+__all__ = [
+    "GOALS",
+    "NETWORKS",
+    "SMOKE",
+    "Scale",
+    "compiling_table",
+    "costs_table",
+    "keep",
+    "kept",
+    "kept_elsewhere",
+    "measure",
+    "paired",
+    "ratios_table",
+]
 
 CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
@@ -686,6 +699,12 @@ def kept(device: torch.device) -> dict[str, object]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: `wfnb bench --device {device.type}` measures it.")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def kept_elsewhere(device: torch.device) -> dict[str, object] | None:
+    """The figures that ``wfnb bench`` kept of the other kind of device, a GPU's or a CPU's; ``None`` where it was not run there."""
+    path = results_file(torch.device("cuda" if device.type == "cpu" else "cpu"))
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def ratios_table(found: dict[str, object]) -> pd.DataFrame:
