@@ -32,8 +32,8 @@ class Training:
         patch_dropout: Share of the patches that a transformer does not see of a training image, drawn anew each time (Liu et al., 2023).
         bfloat16: Compute in bfloat16 on a CPU as well (on a GPU always): where the processor has it, ResNet-20 on CIFAR-10 takes two
             thirds of the time; thin networks on small images gain nothing.
-        compiled: Compile the step with ``torch.compile``: half a minute or more before the first step, and then quicker ones. ``wfnb bench``
-            measures after how many steps that pays.
+        compiled: Compile the step with ``torch.compile``: half a minute or more before the first step, and then quicker ones; on a GPU, which
+            waits for small kernels to be launched, two to four times as quick. ``wfnb bench`` measures after how many steps that pays.
     """
 
     epochs: int = 24
