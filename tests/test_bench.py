@@ -142,6 +142,13 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     assert "| vit_t | 1.1 | 1.0 | 31 | never |" in page
 
 
+def test_a_gpu_gets_more_images_and_shorter_measurements_where_their_number_is_open():
+    one = bench.Scale(repeats=3)
+    assert one.on(CPU) == bench.Scale(repeats=3, images=64)
+    assert one.on(torch.device("cuda")) == bench.Scale(repeats=3, images=512, least=0.1)
+    assert bench.SMOKE.on(torch.device("cuda")) == bench.SMOKE
+
+
 def test_figures_of_the_other_kind_of_device_are_shown_where_they_are_kept(runs_folder):
     assert bench.kept_elsewhere(CPU) is None
     for kind in ("cpu", "cuda"):

@@ -45,19 +45,8 @@ from wfnb.untraining import optimizer_for as untraining_optimizer
 from wfnb.zoo import create_model
 
 __all__ = [
-    "GOALS",
-    "NETWORKS",
-    "SMOKE",
-    "Scale",
-    "compiling_table",
-    "costs_table",
-    "keep",
-    "kept",
-    "kept_elsewhere",
-    "measure",
-    "paired",
-    "ratios_table",
-]
+    "GOALS", "NETWORKS", "SMOKE", "Scale", "compiling_table", "costs_table", "keep", "kept", "kept_elsewhere", "measure", "paired", "ratios_table",
+]  # fmt: skip
 
 CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
@@ -85,9 +74,9 @@ GOALS = {
         "one pass over its output forward, in place where it can, and four backward (two products, two sums), which weigh most where channels are "
         "few and a convolution is cheap; it takes the batch norm behind it along, which saves a pass either way. `without_gates` is what the frozen "
         "network takes with nothing gated (a pass, and gradients down to the images; its batch norms included), and so about the least there is: "
-        "where the goal lies close to it or below, the rest of the way would have to come out of torch's own layers. A GPU waits for launches, of which "
-        "gates need as many again as a training step: compile long runs there. What comes before the first "
-        "gate (`shareable`) is computed once for each repeated image; sharing it would save no more than that share of a forward pass.",
+        "where the goal lies close to it or below, the rest of the way would have to come out of torch's own layers. A GPU waits for kernels to be "
+        "launched, of which gates need many: compile long runs there. What comes before the first gate (`shareable`) is computed once for each "
+        "repeated image; sharing it would save no more than that share of a forward pass.",
     ),
     "step_to_original": Goal(
         "the same where retaining images are held to the original's answers / training step", 0.92,
@@ -97,11 +86,10 @@ GOALS = {
     "step_compiled": Goal(
         "untraining step / training step, both compiled", 0.75,
         "torch.compile makes one pass of what follows a convolution or a projection, gates included, and on a GPU records the kernels, which take "
-        "longer to launch one by one than to run (CUDA graphs). `compiled_to_not` is what is left of an "
-        "untraining step; compiling takes `compile_seconds` first, which pays from `pays_off_from_steps` steps on. The runs of the small presets "
-        "have 200 to 600 steps, so that it is a setting (`compiled`) and not the default. What is left of a ViT's step is attention itself. On a GPU "
-        "the recorded kernels of an untraining step take less time than those of a training step; what takes longer is the Python around "
-        "them, which a training step hides behind its kernels: the rest of the way is one recorded graph of a whole step.",
+        "longer to launch one by one than to run (CUDA graphs). `compiled_to_not` is what is left of an untraining step; compiling takes "
+        "`compile_seconds` first, which pays from `pays_off_from_steps` steps on. The runs of the small presets have 200 to 600 steps, so that it "
+        "is a setting (`compiled`) and not the default. What is left of a ViT's step is attention itself. On a GPU the Python around the recorded "
+        "kernels is left, which a training step hides behind longer ones: the rest of the way is one recorded graph of a whole step.",
     ),
     "step_memory": Goal(
         "peak memory of the untraining step / of the training step", 1.10,
@@ -111,8 +99,7 @@ GOALS = {
     "all_rows": Goal(
         "rows x images a second over all rows / images a second of the original", 0.95,
         "Each row scales the weights once a batch, or the outputs where those are fewer; on a GPU that is a few launches more a layer, which larger "
-        "batches would hide. "
-        "Only what comes before the first gate (`shareable`) is the same for all rows.", True,
+        "batches should hide. Only what comes before the first gate (`shareable`) is the same for all rows.", True,
     ),
     "open": Goal(
         "wf(x) / original(x)", 1.02, "Each gated layer asks once whether a row is chosen, which shows where a GPU waits for the next launch."
@@ -703,8 +690,8 @@ def kept(device: torch.device) -> dict[str, object]:
 
 def kept_elsewhere(device: torch.device) -> dict[str, object] | None:
     """The figures that ``wfnb bench`` kept of the other kind of device, a GPU's or a CPU's; ``None`` where it was not run there."""
-    path = results_file(torch.device("cuda" if device.type == "cpu" else "cpu"))
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    other = torch.device("cuda" if device.type == "cpu" else "cpu")
+    return kept(other) if results_file(other).is_file() else None
 
 
 def ratios_table(found: dict[str, object]) -> pd.DataFrame:
