@@ -83,7 +83,7 @@ class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.conv_norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
-        self.depthwise, self.depthwise_norm = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6, affine=False)
+        self.depthwise, self.depthwise_norm = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6, eps=0.1, affine=False)
         self.beside, self.beside_norm = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
         self.left, self.right, self.shared_norm = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1, bias=False), nn.BatchNorm2d(6)
         self.fc = nn.Linear(6, K)

@@ -61,3 +61,21 @@ def test_same_context_object_of_two_networks_is_apart(net, randomised, images):
     with a.forgetting(0):
         assert torch.equal(b(images), plain)
         assert not torch.equal(a(images), plain)
+
+
+@torch.no_grad()
+def test_a_part_called_alone_applies_the_rows_of_the_context(network, randomised, images):
+    net = network("normed")
+    wf = randomised(wfnb.WFNet(net, 5))
+
+    def part(model):
+        return model.conv_norm(model.conv(images))
+
+    for forget in (2, torch.full((7,), 2)):
+        with wf.forgetting(forget):
+            torch.testing.assert_close(part(wf.model), part(wf.merge(2)), rtol=0, atol=1e-12)
+            wf.alphas()["conv"][2] += 0.1  # looked up anew
+            torch.testing.assert_close(part(wf.model), part(wf.merge(2)), rtol=0, atol=1e-12)
+    with pytest.raises(RuntimeError):
+        wf(images[:, :1], forget=2)  # one channel too few
+    assert torch.equal(part(wf.model), part(net))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 import wfnb
-from wfnb.layers import _Gated
+from wfnb.layers import _Gated, _Logits
 
 NAMES = ["plain", "grouped", "odd", "twice", "normed", "in_place", "vit"]
 ROWS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
@@ -281,7 +281,7 @@ def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
     ("shape", "spread"), [((4, 3, 5, 5), (4, 3, 1, 1)), ((4, 6, 3), (4, 1, 3)), ((4, 3, 1, 1), (4, 3, 1, 1)), ((4, 3), (4, 3))]
 )
 def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread, factor, shifted, ours, overwritten):
-    """``_Gated`` has a backward pass of its own; the straightforward product and sum are the reference (float64)."""
+    """``_Gated`` and ``_Logits`` share a backward pass of their own; the straightforward product and sum are the reference (float64)."""
     torch.manual_seed(0)
     inputs = [torch.randn(shape, dtype=torch.float64), 3 * torch.randn(spread, dtype=torch.float64)]
     inputs += [torch.randn(spread, dtype=torch.float64)] * (shifted == "yes")
@@ -293,7 +293,7 @@ def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread
 
     def gated(out, alpha, shift=constant):
         fresh = 1 * out  # as a layer gives it; its memory may be used
-        result = _Gated.apply(fresh, alpha, factor, shift, ours, overwritten)
+        result = _Gated.apply(fresh, _Logits.apply(alpha), factor * torch.sigmoid(alpha), shift, ours, overwritten)
         assert (result.data_ptr() == fresh.data_ptr()) is (ours and not overwritten)
         if overwritten:
             result = result.mul_(1)

@@ -16,83 +16,183 @@ batch is put into the weight itself where that is smaller than what it gives.
 
 import functools
 import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ALPHA_START", "Choice", "WFConv2d", "WFLinear", "WFNorm", "WeightFilter"]
+__all__ = ["ALPHA_START", "Choice", "Gate", "WFConv2d", "WFLinear", "WFNorm", "WeightFilter", "look_up"]
 
 ALPHA_START = 3.0  # sigmoid(3) = 0.9526: nearly open, with a gradient left (paper, "Implementation and Training Details")
 
 
+class _Logits(torch.autograd.Function):
+    """The logits of rows, for ``_Gated``, which leaves a part of their gradient to be multiplied here, at once for all layers."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor) -> Tensor:
+        ctx.save_for_backward(logits)
+        return logits.view_as(logits)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return grad * torch.sigmoid(-ctx.saved_tensors[0])
+
+
 class _Gated(torch.autograd.Function):
-    """``factor * sigmoid(alpha) * out + shift``, sparing of memory; ``factor`` is a constant.
+    """``scale * out + shift`` for ``scale = factor * sigmoid(alpha)``, sparing of memory; ``logits`` stands for ``alpha`` (``_Logits``).
 
     Kept for the backward pass is the result, not ``out``: the layer that follows keeps the result anyway, and with it d result / d alpha =
-    (1 - sigmoid(alpha)) * (result - shift), so that a network under its rows remembers no more than a plain one. It takes the memory of
-    ``out``, too, where ``out`` is ours alone. Where what follows changes the result in place, ``out`` is kept.
+    (1 - sigmoid(alpha)) * (result - shift), so that a network under its rows remembers no more than a plain one. The first of these two
+    factors is left to ``_Logits``. It takes the memory of ``out``, too, where ``out`` is ours alone. Where what follows changes the result in
+    place, ``out`` is kept.
 
-    All are spread already: ``alpha`` and ``shift`` as (B, C, 1, 1) against ``out`` (B, C, H, W), or (B, 1, F) against (B, N, F); ``factor`` and
-    a constant ``shift`` as (C, 1, 1).
+    All are spread already: ``logits``, ``scale`` and ``shift`` as (B, C, 1, 1) against ``out`` (B, C, H, W), or (B, 1, F) against (B, N, F); a
+    constant ``shift`` as (C, 1, 1).
     """
 
     @staticmethod
-    def forward(ctx, out: Tensor, alpha: Tensor, factor: Tensor | float, shift: Tensor | None, ours: bool, overwritten: bool) -> Tensor:
-        gate = (factor * torch.sigmoid(alpha)).to(out.dtype)
-        # compiled, the compiler plans memory itself (and until torch 2.12 or so stops at an `out` that lies channels-last)
+    def forward(ctx, out: Tensor, logits: Tensor, scale: Tensor, shift: Tensor | None, ours: bool, overwritten: bool) -> Tensor:
+        # compiled, the compiler plans memory itself (and torch 2.11 stops at an `out` that lies channels-last)
         memory = out.detach() if ours and not overwritten and not torch.compiler.is_compiling() else None
-        result = torch.mul(out, gate, out=memory) if shift is None else torch.addcmul(shift.to(out.dtype), out, gate, out=memory)
-        ctx.factor, ctx.overwritten = factor, overwritten
-        ctx.save_for_backward(out if overwritten else result, alpha, shift)
+        factor = scale.to(out.dtype)
+        result = torch.mul(out, factor, out=memory) if shift is None else torch.addcmul(shift.to(out.dtype), out, factor, out=memory)
+        ctx.overwritten, ctx.precision = overwritten, logits.dtype
+        ctx.save_for_backward(out if overwritten else result, scale, shift)
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept, alpha, shift = ctx.saved_tensors
-        gate = ctx.factor * torch.sigmoid(alpha)
-        summed = tuple(i for i, n in enumerate(alpha.shape) if n == 1 and grad.shape[i] != 1)
+        kept, scale, shift = ctx.saved_tensors
+        summed = tuple(i for i, n in enumerate(scale.shape) if n == 1 and grad.shape[i] != 1)
 
         def total(spread: Tensor) -> Tensor:
-            return spread.sum(summed, keepdim=True, dtype=alpha.dtype) if summed else spread.to(alpha.dtype, copy=True)
+            return spread.sum(summed, keepdim=True, dtype=ctx.precision) if summed else spread.to(ctx.precision, copy=True)
 
         product = grad * kept
-        grad_gate = total(product)  # here and below times the gate: d gate / d alpha = gate * sigmoid(-alpha)
+        grad_logits = total(product)
         result_shifted = shift is not None and not ctx.overwritten
         grad_shift = total(grad) if ctx.needs_input_grad[3] or result_shifted else None
         if ctx.overwritten:
-            grad_gate = grad_gate * gate
+            grad_logits = grad_logits * scale
         elif result_shifted:
-            grad_gate = grad_gate - shift.to(kept.dtype) * grad_shift
+            grad_logits = grad_logits - shift.to(kept.dtype) * grad_shift
         # into the memory of the product, which is no longer needed: to be given fresh memory takes longer than to multiply
         memory = None if torch.compiler.is_compiling() else product
-        grad_out = torch.mul(grad, gate.to(grad.dtype), out=memory) if ctx.needs_input_grad[0] else None
-        return grad_out, grad_gate * torch.sigmoid(-alpha), None, grad_shift if ctx.needs_input_grad[3] else None, None, None
+        grad_out = torch.mul(grad, scale.to(grad.dtype), out=memory) if ctx.needs_input_grad[0] else None
+        return grad_out, grad_logits, None, grad_shift if ctx.needs_input_grad[3] else None, None, None
+
+
+class Gate(NamedTuple):
+    """What a filter makes of what its layer gives: ``scale * out + shift``, the batch norm behind it included where that is taken along.
+
+    ``scale`` and ``shift`` (``None`` for none) are (C_out,) for one row for all images and (B, C_out) for a row an image; a constant ``shift`` is
+    (C_out,) there, too. ``logits`` takes the gradient of a row an image (``_Gated``).
+    """
+
+    scale: Tensor
+    shift: Tensor | None
+    logits: Tensor | None
+    taken: bool
 
 
 class Choice:
     """Which rows the layers of one network apply.
 
-    ``None`` (the original), classes as a tuple, one row an image as a tensor (B,), or gates of one's own, (C_out,) by table.
+    Attributes:
+        forget: ``None`` (the original), classes as a tuple, one row an image as a tensor (B,), or gates of one's own, (C_out,) by table.
+        combine: ``"min"`` or ``"product"``, how the rows of several classes become one.
+        gates: What the network has looked up for the call under way; a layer that is called alone looks up its own.
     """
 
     def __init__(self) -> None:
         self.forget: tuple[int, ...] | Tensor | dict[Tensor, Tensor] | None = None
-        self.combine = "min"  # or "product": how the rows of several classes become one
+        self.combine = "min"
+        self.gates: dict[WeightFilter, Gate] = {}
+
+    @property
+    def mixed(self) -> bool:
+        """Whether each image has a row of its own, as in training."""
+        return isinstance(self.forget, Tensor)
+
+    def of(self, tables: Sequence[Tensor]) -> Tensor:
+        """The gates now chosen, the tables' side by side: (C,) for one row for all images, (B, C) for a row an image.
+
+        Several classes at once take, gate by gate, the lowest of their rows: what any of them closes is closed. The rule does not depend on
+        order or repetition, and stays within the range that was trained; the product closes more.
+        """
+        if isinstance(self.forget, dict):
+            return torch.cat([self.forget[table] for table in tables])
+        if self.mixed:
+            return torch.sigmoid(self.logits(tables))
+        rows = (torch.sigmoid(torch.cat([table[row] for table in tables])) for row in self.forget)
+        return functools.reduce(torch.minimum if self.combine == "min" else torch.mul, rows)
+
+    def logits(self, tables: Sequence[Tensor]) -> Tensor:
+        """(B, C), the chosen row of each image, the tables' side by side."""
+        return torch.cat([F.embedding(self.forget, table) for table in tables], 1)
+
+
+def look_up(layers: Sequence["WeightFilter"]) -> "dict[WeightFilter, Gate]":
+    """What the rows chosen make of each of these layers of one network.
+
+    It is worked out for all at once, side by side in one tensor: a GPU takes as long to begin with a few numbers as with many.
+    """
+    choice = layers[0].choice
+
+    def joined(gates: dict[WeightFilter, Tensor], layers: Iterable[WeightFilter]) -> Tensor:
+        return torch.cat([gates[layer] for layer in layers], -1)
+
+    def by_layer(joined: Tensor, layers: Iterable[WeightFilter]) -> dict[WeightFilter, Tensor]:
+        return dict(zip(layers, joined.split([layer.alpha.shape[1] for layer in layers], -1), strict=True))
+
+    tables, logits = [layer.alpha for layer in layers], {}
+    if choice.mixed:
+        rows = choice.logits(tables)
+        scales, logits = by_layer(torch.sigmoid(rows), layers), by_layer(_Logits.apply(rows), layers)
+    else:
+        scales = by_layer(choice.of(tables), layers)
+    shifts = {}
+    if apart := [layer for layer in layers if layer.alpha_bias is not None]:
+        beyond = choice.of([layer.alpha_bias for layer in apart]) - joined(scales, apart)
+        shifts = by_layer(beyond * torch.cat([layer.base.bias for layer in apart]), apart)
+    if taken := {layer: norm.base for layer in layers for norm in layer.norm if layer.can_take(norm)}:
+        factor, moved = _constants(list(taken.values()))
+        factors, moves = by_layer(factor, taken), by_layer(moved, taken)
+        scales |= by_layer(factor * joined(scales, taken), taken)
+        shifts |= {layer: factors[layer] * shifts[layer] + moves[layer] if layer in shifts else moves[layer] for layer in taken}
+    return {layer: Gate(scales[layer], shifts.get(layer), logits.get(layer), layer in taken) for layer in layers}
+
+
+def _constants(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """``factor`` and ``moved``, side by side, of ``norm(x) = factor * x + moved``, which a batch norm in eval mode is."""
+    mean = torch.cat([norm.running_mean for norm in norms])
+    if len({norm.eps for norm in norms}) == 1:
+        var = torch.cat([norm.running_var for norm in norms]) + norms[0].eps
+    else:
+        var = torch.cat([norm.running_var + norm.eps for norm in norms])
+    weight = torch.cat([norm.weight if norm.affine else torch.ones_like(norm.running_var) for norm in norms])
+    bias = torch.cat([norm.bias if norm.affine else torch.zeros_like(norm.running_var) for norm in norms])
+    factor = torch.rsqrt(var) * weight
+    return factor, bias - factor * mean
 
 
 class _Wrapper(nn.Module):
     """Stands in a network in the place of ``base``."""
 
-    def __init__(self, base: nn.Module) -> None:
+    def __init__(self, base: nn.Module, choice: Choice) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.choice = base, choice
 
     @property
     def hooked(self) -> bool:
         """Whether something hooks in here, and so wants to see what the layer alone takes and gives."""
-        return any(module._forward_hooks or module._forward_pre_hooks for module in (self, self.base))
+        base = self.base
+        return bool(self._forward_hooks or self._forward_pre_hooks or base._forward_hooks or base._forward_pre_hooks)
 
     def __getattr__(self, name: str):
         # a network may read `conv.stride` or `qkv.in_features`; one that computes with `qkv.weight` is found by WFNet, which checks that
@@ -112,19 +212,8 @@ class WFNorm(_Wrapper):
 
     taken = False
 
-    def after(self, scale: Tensor | float, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``scale`` and ``shift`` of ``norm(scale * x + shift)``: in eval mode the norm is a scale and a shift itself, (C,) each."""
-        norm = self.base
-        factor = torch.rsqrt(norm.running_var + norm.eps)
-        if norm.affine:
-            factor = factor * norm.weight
-        moved = -factor * norm.running_mean
-        if norm.affine:
-            moved = moved + norm.bias
-        return factor * scale, moved if shift is None else factor * shift + moved
-
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.taken else self.base(x)
+        return x if self.taken and self.choice.forget is not None else self.base(x)
 
 
 class WeightFilter(_Wrapper):
@@ -139,8 +228,7 @@ class WeightFilter(_Wrapper):
     """
 
     def __init__(self, base: nn.Module, num_classes: int, choice: Choice, separate_bias: bool = False) -> None:
-        super().__init__(base)
-        self.choice = choice
+        super().__init__(base, choice)
         self.norm: tuple[WFNorm, ...] = ()
         self.overwritten = False
         table = torch.full((num_classes, base.weight.shape[0]), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device)
@@ -148,61 +236,41 @@ class WeightFilter(_Wrapper):
         separate = separate_bias and base.bias is not None
         self.alpha_bias = nn.Parameter(table.clone()) if separate else None
 
-    def gate(self, table: Tensor | None = None) -> Tensor:
-        """The gates now chosen: (C_out,) for one row for all images, (B, C_out) for a row an image.
+    def can_take(self, norm: WFNorm) -> bool:
+        """Whether ``norm`` is a scale and a shift now (in eval mode), and nobody wants to see what comes before it."""
+        return not (norm.base.training or norm.hooked or self.hooked)
 
-        Several classes at once take, gate by gate, the lowest of their rows: what any of them closes is closed. The rule does not depend on
-        order or repetition, and stays within the range that was trained; the product closes more.
-        """
-        table = self.alpha if table is None else table
-        forget = self.choice.forget
-        if isinstance(forget, dict):
-            return forget[table]
-        if isinstance(forget, Tensor):
-            return torch.sigmoid(F.embedding(forget, table))
-        rows = (torch.sigmoid(table[row]) for row in forget)
-        return functools.reduce(torch.minimum if self.choice.combine == "min" else torch.mul, rows)
-
-    def bias_gate(self) -> Tensor:
-        """The gates of the bias, the weight's own where they are shared."""
-        return self.gate(self.alpha_bias) if self.alpha_bias is not None else self.gate()
-
-    def masked(self, norm: WFNorm | None = None) -> tuple[Tensor, Tensor | None]:
-        """The weight and the bias under one row: ``(s_w * W, s_b * b)``; those of layer and ``norm`` as one where it is given."""
-        weight, bias, scale = self.base.weight, self.base.bias, self.gate()
+    def masked(self, gate: Gate) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias under one row, with the norm where that is taken: ``scale * W`` and ``scale * b + shift``."""
+        weight, bias, shift = self.base.weight, self.base.bias, gate.shift
         if bias is not None:
-            bias = bias * self.bias_gate()
-        if norm is not None:
-            scale, bias = (value.to(weight.dtype) for value in norm.after(scale, bias))
-        return weight * scale.view(-1, *[1] * (weight.ndim - 1)), bias
+            shift = gate.scale * bias if shift is None else shift + gate.scale * bias
+        scale = gate.scale.to(weight.dtype).view(-1, *[1] * (weight.ndim - 1))
+        return weight * scale, None if shift is None else shift.to(weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        forget, taken = self.choice.forget, None
+        base = self.base
+        if self.choice.forget is None:
+            return base(x)
+        gate = self.choice.gates.get(self) or look_up([self])[self]
         for norm in self.norm:
-            norm.taken = forget is not None and not (norm.base.training or norm.hooked or self.hooked)
-            taken = norm if norm.taken else None
-        if forget is None:
-            return self.base(x)
-        mixed, learning = isinstance(forget, Tensor), torch.is_grad_enabled() and self.alpha.requires_grad
+            norm.taken = gate.taken
+        mixed, learning = gate.logits is not None, torch.is_grad_enabled() and self.alpha.requires_grad
         places = x.numel() // x.shape[self.channel]
-        if not mixed and not learning and self.scales_weight and self.base.weight[0].numel() < places:
-            return self._masked_forward(x, *self.masked(taken))  # one row for all images: a channel has fewer weights than it gives values
-        out, scale, shift = self.base(x), 1.0 if mixed else self.gate(), None
-        if self.alpha_bias is not None:
-            shift = (self.bias_gate() - self.gate()) * self.base.bias
-        if taken is not None:
-            scale, shift = taken.after(scale, shift)
-        scale, shift = (self._spread(value, out) if isinstance(value, Tensor) else value for value in (scale, shift))
+        if not mixed and not learning and self.scales_weight and base.weight[0].numel() < places:
+            return self._masked_forward(x, *self.masked(gate))  # one row for all images: a channel has fewer weights than it gives values
+        out = base(x)
+        scale, shift, logits = (None if value is None else self._spread(value, out) for value in gate[:3])
         if mixed:  # a row an image, as in training
-            alpha = self._spread(F.embedding(forget, self.alpha), out)
-            return _Gated.apply(out, alpha, scale, shift, self.scales_weight, self.overwritten)
+            return _Gated.apply(out, logits, scale, shift, self.scales_weight, self.overwritten)
         scale = scale.to(out.dtype)
         return out * scale if shift is None else torch.addcmul(shift.to(out.dtype), out, scale)
 
     @property
     def scales_weight(self) -> bool:
         """Whether the layer's forward is torch's own and nothing hooks into it, so that its masked weight can be used directly."""
-        return type(self.base).forward is self.plain.forward and not (self.base._forward_hooks or self.base._forward_pre_hooks)
+        base = self.base
+        return type(base).forward is self.plain.forward and not (base._forward_hooks or base._forward_pre_hooks)
 
     def extra_repr(self) -> str:
         return f"gates={self.alpha.shape[0]}x{self.alpha.shape[1]}{', separate bias gates' if self.alpha_bias is not None else ''}"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wfnb.checks import check_choice
-from wfnb.layers import Choice, WeightFilter, WFConv2d, WFLinear, WFNorm, scales_linearly
+from wfnb.layers import Choice, WeightFilter, WFConv2d, WFLinear, WFNorm, look_up, scales_linearly
 
 __all__ = ["Forget", "WFNet", "digest", "has_attention"]
 
@@ -79,7 +79,7 @@ class WFNet(nn.Module):
         _check_plain(found)
         behind = _norms_behind(self.model, found)
         overwritten = _check_fires(self.model, found, behind, num_classes, example)
-        norms = {name: WFNorm(norm) for name, norm in behind.items()}
+        norms = {name: WFNorm(norm, self._choice) for name, norm in behind.items()}
         filters = {}
         for name, module in found.items():
             kind = WFConv2d if isinstance(module, nn.Conv2d) else WFLinear
@@ -88,6 +88,7 @@ class WFNet(nn.Module):
             filters[id(module)].overwritten = name in overwritten
             if name in norms:
                 filters[id(module)].norm = (norms[name],)
+        self._layers = tuple(filters.values())
         _replace(self.model, filters | {id(norm.base): norm for norm in norms.values()})
 
     # -- choosing what to forget ---------------------------------------------------------------------------------------------
@@ -110,6 +111,8 @@ class WFNet(nn.Module):
                 raise ValueError(f"forget holds {len(chosen)} rows for {len(x)} images: give one row an image.")
             chosen = chosen.to(x.device)
         with self._chosen(chosen):
+            if chosen is not None:
+                self._choice.gates = look_up(self._layers)
             return self.model(x)
 
     @contextmanager
@@ -143,11 +146,12 @@ class WFNet(nn.Module):
 
     @contextmanager
     def _chosen(self, forget: tuple[int, ...] | Tensor | dict[Tensor, Tensor] | None) -> Iterator[None]:
-        previous, self._choice.forget = self._choice.forget, forget
+        previous = self._choice.forget, self._choice.gates
+        self._choice.forget, self._choice.gates = forget, {}
         try:
             yield
         finally:
-            self._choice.forget = previous
+            self._choice.forget, self._choice.gates = previous
 
     @contextmanager
     def combining(self, rule: str) -> Iterator["WFNet"]:
@@ -220,7 +224,7 @@ class WFNet(nn.Module):
             for name, layer in self.filters.items():
                 tables = {name: layer.alpha} | ({f"{name}.bias": layer.alpha_bias} if layer.alpha_bias is not None else {})
                 for key, table in tables.items():
-                    chosen[key] = torch.ones_like(table[0]) if self._choice.forget is None else layer.gate(table)
+                    chosen[key] = torch.ones_like(table[0]) if self._choice.forget is None else self._choice.of([table])
             return chosen
 
     def gate_tables(self, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -287,7 +291,8 @@ class WFNet(nn.Module):
             raise ValueError("merge needs a class or a set of classes; original() gives the network without gates.")
 
         def scaled(layer: WeightFilter) -> nn.Module:
-            weight, bias = layer.masked()
+            layer.norm = ()  # stays a layer of its own
+            weight, bias = layer.masked(look_up([layer])[layer])
             layer.base.weight = nn.Parameter(weight)  # a new one: layers that shared a weight have gates of their own
             if bias is not None:
                 layer.base.bias = nn.Parameter(bias)
