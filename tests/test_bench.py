@@ -1,7 +1,9 @@
 """The benchmark: ratios by turns against a clock of our own, memory against sums by hand, and what is said of the costs."""
 
+import contextlib
 import json
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -63,6 +65,39 @@ def test_a_step_expands_to_as_many_images_as_a_training_step(monkeypatch):
     assert math.isfinite(training_step(one.network(10).train(), one.images, one.labels, recipe, torch.optim.SGD([torch.zeros(1)], 1)))
 
 
+def test_what_torch_computes_is_counted_and_views_are_not():
+    x = torch.ones(2, 3, requires_grad=True)
+    assert bench.calls_of(lambda: (2 * x.view(6)[1:].exp()).detach()) == 2
+    # forward: a product, a sum; backward: a one to begin with and a product, for the gradient of a sum is spread by a view
+    assert bench.calls_of(lambda: torch.autograd.grad((2 * x).sum(), x)) == 4
+
+
+def test_rows_ask_for_little_beyond_the_original():
+    one = bench._Bench("resnet20", bench.SMOKE, CPU)
+    calls, layers = one.calls, len(one.wf.filters)
+    assert calls["original"] == bench.calls_of(torch.no_grad()(lambda: one.original(one.images)))
+    # the weight is scaled, and no batch norm is called; a few for all layers together
+    assert 0 < calls["one row"] - calls["original"] < layers
+    assert 0 < calls["a row an image"] - calls["original"] < 2 * layers
+
+
+def test_networks_train_side_by_side(monkeypatch):
+    with bench._trainers("resnet20", bench.SMOKE, CPU, 2) as rates:
+        assert [len(rates(n, 1)) for n in (2, 1)] == [2, 1]
+        assert min(rates(2, 1)) > 0
+    assert not multiprocessing.active_children()
+    asked = []
+
+    @contextlib.contextmanager
+    def trainers(arch, scale, device, count):
+        yield lambda n, threads: asked.append((n, threads)) or [3.0 if n > 1 else 4.0] * n
+
+    monkeypatch.setattr(bench, "_trainers", trainers)
+    monkeypatch.setattr(bench.torch, "get_num_threads", lambda: 2)
+    assert bench._Bench("resnet20", bench.SMOKE, CPU).side_by_side() == [1.5]
+    assert asked == [(2, 1), (1, 2)]
+
+
 def test_bytes_are_those_of_the_tables_beside_one_network():
     one = bench._Bench("resnet20", bench.SMOKE, CPU)
     # ResNet-20 at a quarter of its width: 4, 8 and 16 channels
@@ -114,7 +149,8 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     monkeypatch.setenv("WFNB_RUNS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="wfnb bench --device cpu"):
         bench.kept(CPU)
-    rows = [bench._row("step", "resnet20", [0.7, 0.8, 0.9], without_gates=0.66), bench._row("import", "", [1.1])]
+    calls = {"original": 72, "one row": 85}
+    rows = [bench._row("step", "resnet20", [0.7, 0.8, 0.9], without_gates=0.66, calls=calls), bench._row("import", "", [1.1])]
     rows.append(bench._all_classes_row(costs((0.11,), WF_Net=(30, 98, 0), retrained=(90, 97, 0))))
     found = {
         "hardware": {"device": "cpu", "name": "a processor", "threads": 1, "gpu": "none"}, "libraries": {"torch": "0"}, "rows": rows,
@@ -130,6 +166,7 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "a processor (cpu, 1 threads)" in page
     assert "torch.compile" not in page  # not measured
+    assert "| network | original | one row |\n|---|---|---|\n| resnet20 | 72 | 85 |" in page
     assert "GPU: none." in page
     assert "with nothing gated takes 0.66 (resnet20) of a training step" in page
     assert "| 50 | original | 1 | 10.0 |" in page

@@ -10,6 +10,7 @@ import gc
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import platform
 import statistics
@@ -21,12 +22,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wfnb import baselines
 from wfnb.checks import as_device, device_name
@@ -45,7 +48,8 @@ from wfnb.untraining import optimizer_for as untraining_optimizer
 from wfnb.zoo import create_model
 
 __all__ = [
-    "GOALS", "NETWORKS", "SMOKE", "Scale", "compiling_table", "costs_table", "keep", "kept", "kept_elsewhere", "measure", "paired", "ratios_table",
+    "GOALS", "NETWORKS", "SMOKE", "Scale", "calls_of", "calls_table", "compiling_table", "costs_table", "keep", "kept", "kept_elsewhere",
+    "measure", "paired", "ratios_table",
 ]  # fmt: skip
 
 CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
@@ -75,8 +79,8 @@ GOALS = {
         "few and a convolution is cheap; it takes the batch norm behind it along, which saves a pass either way. `without_gates` is what the frozen "
         "network takes with nothing gated (a pass, and gradients down to the images; its batch norms included), and so about the least there is: "
         "where the goal lies close to it or below, the rest of the way would have to come out of torch's own layers. A GPU waits for kernels to be "
-        "launched, of which gates need many: compile long runs there. What comes before the first gate (`shareable`) is computed once for each "
-        "repeated image; sharing it would save no more than that share of a forward pass.",
+        "launched, of which gates and regulariser need many (`calls`): compile long runs there. What comes before the first gate (`shareable`) is "
+        "computed once for each repeated image; sharing it would save no more than that share of a forward pass.",
     ),
     "step_to_original": Goal(
         "the same where retaining images are held to the original's answers / training step", 0.92,
@@ -98,19 +102,19 @@ GOALS = {
     ),
     "all_rows": Goal(
         "rows x images a second over all rows / images a second of the original", 0.95,
-        "Each row scales the weights once a batch, or the outputs where those are fewer; on a GPU that is a few launches more a layer, which larger "
-        "batches should hide. Only what comes before the first gate (`shareable`) is the same for all rows.", True,
+        "Each row scales the weights once a batch, or the outputs where those are fewer; on a GPU that is another launch or two a layer, which "
+        "larger batches should hide. Only what comes before the first gate (`shareable`) is the same for all rows.", True,
     ),
     "open": Goal(
         "wf(x) / original(x)", 1.02, "Each gated layer asks once whether a row is chosen, which shows where a GPU waits for the next launch."
     ),
     "one_row": Goal(
         "wf(x, forget=c) / original(x)", 1.05, "The weights are scaled once a batch, or the outputs where those are fewer, "
-        "and take the batch norm behind them along. On a GPU that is a few launches more a layer; `merge(c)` has none."
+        "and take the batch norm behind them along. On a GPU that is another launch or two a layer; `merge(c)` has none."
     ),
     "mixed_rows": Goal(
         "wf(x, forget=rows) / original(x)", 1.15, "One product and sum over each gated output, in the place of the batch norm behind it; on a "
-        "GPU a few launches more a layer."
+        "GPU another launch or two a layer."
     ),
     "merged": Goal(
         "merge(c)(x) / original(x)", 1.02,
@@ -119,6 +123,11 @@ GOALS = {
     "thousand_rows": Goal(
         "untraining step with 1,000 rows / with 10", 1.10,
         "Adam and the regulariser go over whole tables; all else over the rows of the batch.",
+    ),
+    "side_by_side": Goal(
+        "training steps a second of networks side by side / one after the other", 1.0,
+        "Processes side by side, one for each thread on a CPU and four on a GPU, fill the time in which one alone waits: for its threads to come "
+        "together, or for kernels to be launched. `wfnb reproduce` makes its cells so, the retrained networks among them.", True,
     ),
     "all_classes": Goal(
         "untraining of all classes / cheapest method run once a class, at no lower Acc_r and no higher Acc_f", 0.5,
@@ -250,6 +259,28 @@ class Step:
         return held + max(running)
 
 
+class _Calls(TorchDispatchMode):
+    """Counts what torch computes within the context; views, which only look at memory otherwise, are not counted."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        looks = any(given.alias_info is not None and not given.alias_info.is_write for given in func._schema.returns)
+        self.count += not (looks or func in _FREE)
+        return func(*args, **(kwargs or {}))
+
+
+_FREE = {torch.ops.aten._unsafe_view.default, torch.ops.aten.empty.memory_format, torch.ops.aten.empty_like.default}
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How often ``work`` has torch compute something: each is a kernel or more that a GPU is asked for, however few the numbers."""
+    work()
+    with _Calls() as calls:
+        work()
+    return calls.count
+
+
 class _Bench:
     """One network, its WFNet, and the pieces of work that the rows compare."""
 
@@ -301,6 +332,22 @@ class _Bench:
             torch.autograd.grad(loss, images)
 
         return statistics.median(self.ratio(run, self.training().run))
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """How often torch computes something in a pass, by kind of row, and in a step (``calls_of``), the optimiser left out."""
+        choices = {"original": None, "one row": 3, "a row an image": self.labels}
+
+        @torch.no_grad()
+        def forward(forget: int | Tensor | None) -> None:
+            with autocast(self.device):
+                self.wf(self.images, forget=forget)
+
+        found = {name: calls_of(functools.partial(forward, forget)) for name, forget in choices.items()}
+        for name, step in {"training step": self.training(), "untraining step": self.untraining()}.items():
+            step.optimizer.step = lambda: None
+            found[name] = calls_of(step.run)
+        return found
 
     @functools.cached_property
     def _compiled(self) -> tuple[Step, Step, float]:
@@ -384,9 +431,51 @@ class _Bench:
     def thousand_rows(self) -> list[float]:
         return self.ratio(self.untraining(1000).run, self.untraining(10).run)
 
+    def side_by_side(self) -> list[float]:
+        count, threads = (4, torch.get_num_threads()) if self.device.type == "cuda" else (torch.get_num_threads(),) * 2
+        with _trainers(self.arch, self.scale, self.device, count) as rates:
+            return [sum(rates(count, max(threads // count, 1))) / sum(rates(1, threads)) for _ in range(max(self.scale.repeats // 2, 1))]
+
     def bytes(self) -> list[float]:
         network = sum(value.nbytes for value in self.original.state_dict().values())
         return [(network + sum(table.nbytes for table in self.wf.alphas().values())) / (10 * network)]
+
+
+@contextlib.contextmanager
+def _trainers(arch: str, scale: Scale, device: torch.device, count: int) -> Iterator[Callable[[int, int], list[float]]]:
+    """``count`` processes that train a network each; ``rates(n, threads)`` has the first n do so at once, and gives their steps a second."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for _ in range(count):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_train_when_asked, args=(theirs, arch, scale, device), daemon=True)
+        process.start(), theirs.close()
+        pipes.append(ours), processes.append(process)
+
+    def rates(n: int, threads: int) -> list[float]:
+        for pipe in pipes[:n]:
+            pipe.send(threads)
+        return [pipe.recv() for pipe in pipes[:n]]
+
+    try:
+        rates(count, 1)  # all are there before the first is timed
+        yield rates
+    finally:
+        for process in processes:
+            process.terminate(), process.join()
+
+
+def _train_when_asked(pipe: Connection, arch: str, scale: Scale, device: torch.device) -> None:
+    step = _Bench(arch, scale, device).training().run
+    while True:
+        torch.set_num_threads(pipe.recv())
+        _timed(step, device)
+        started, steps = time.perf_counter(), 0
+        while not steps or time.perf_counter() - started < 8 * scale.least:
+            step()
+            steps += 1
+        _wait(device)
+        pipe.send(steps / (time.perf_counter() - started))
 
 
 PER_NETWORK = (
@@ -401,8 +490,9 @@ PER_NETWORK = (
     "merged",
     "thousand_rows",
     "bytes",
+    "side_by_side",
 )
-BESIDE = {"step": ("without_gates", "shareable"), "all_rows": ("shareable",)}  # what bounds the row, measured as well
+BESIDE = {"step": ("without_gates", "shareable", "calls"), "all_rows": ("shareable",)}  # what bounds the row, measured as well
 
 
 def _row(name: str, network: str, samples: Sequence[float], **more: object) -> dict[str, object]:
@@ -638,7 +728,7 @@ def _page(found: dict[str, object]) -> str:
         f"# What it costs\n\nMeasured by `wfnb bench` on {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
         f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal. GPU: {hardware['gpu']}.\n\n"
         f"{as_markdown(ratios_table(found).reset_index())}\n\nThe frozen network with nothing gated takes {_bounds(found)} of a training step for a "
-        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_compiling(found)}"
+        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_calling(found)}{_compiling(found)}"
         f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs.astype(object).fillna(''))}\n\n"
         "Steps, what retaining images are held to, and how often each stands in a step (chi); in a column of `wf_net_steps`, the fewest steps "
         f"that are as good as the method on the validation images:\n\n{as_markdown(pd.DataFrame(found['costs']['schedules']).round(2))}\n"
@@ -648,6 +738,17 @@ def _page(found: dict[str, object]) -> str:
 def _bounds(found: dict[str, object]) -> str:
     """What a step takes without gates, network by network."""
     return ", ".join(f"{row['without_gates']:.2f} ({row['network']})" for row in found["rows"] if row["row"] == "step")
+
+
+def _calling(found: dict[str, object]) -> str:
+    """How often torch is called, as a table; nothing where that was not counted."""
+    table = calls_table(found)
+    if table.empty:
+        return ""
+    return (
+        "How often torch computes something in a pass and in a step (without its optimiser). A GPU is asked for each, and waits for that where the "
+        f"numbers are few:\n\n{as_markdown(table.reset_index())}\n\n"
+    )
 
 
 def _compiling(found: dict[str, object]) -> str:
@@ -673,6 +774,12 @@ def compiling_table(found: dict[str, object]) -> pd.DataFrame:
         for row in found["rows"]
         if row["row"] == "step_compiled"
     }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("network")
+
+
+def calls_table(found: dict[str, object]) -> pd.DataFrame:
+    """How often torch computes something in a pass and in a step of each network; empty where that was not counted."""
+    lines = {row["network"]: row["calls"] for row in found["rows"] if "calls" in row}
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("network")
 
 
