@@ -49,7 +49,7 @@ from wfnb.zoo import create_model
 
 __all__ = [
     "GOALS", "NETWORKS", "SMOKE", "Scale", "calls_of", "calls_table", "compiling_table", "costs_table", "keep", "kept", "kept_elsewhere",
-    "measure", "paired", "ratios_table",
+    "measure", "one_image_table", "paired", "ratios_table",
 ]  # fmt: skip
 
 CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
@@ -409,12 +409,20 @@ class _Bench:
     def _plain(self) -> Tensor:
         return predict(self.original, self.images)
 
-    def _forward(self, model: Callable[[Tensor], Tensor], **choice: object) -> list[float]:
+    def _forward(self, model: Callable[[Tensor], Tensor], images: Tensor | None = None, **choice: object) -> list[float]:
+        images = self.images if images is None else images
+
         def run(network: Callable[..., Tensor], **given: object) -> None:
             with torch.inference_mode(), autocast(self.device):  # as `predict` calls it
-                network(self.images, **given)
+                network(images, **given)
 
         return self.ratio(functools.partial(run, model, **choice), functools.partial(run, self.original))
+
+    @property
+    def one_image(self) -> dict[str, float]:
+        """The three ratios below for a single image: as a service answers, and where what surrounds the arithmetic weighs most."""
+        choices = {"original": None, "one row": 3, "a row an image": self.labels[:1]}
+        return {name: statistics.median(self._forward(self.wf, self.images[:1], forget=forget)) for name, forget in choices.items()}
 
     def open(self) -> list[float]:
         return self._forward(self.wf)
@@ -492,7 +500,11 @@ PER_NETWORK = (
     "bytes",
     "side_by_side",
 )
-BESIDE = {"step": ("without_gates", "shareable", "calls"), "all_rows": ("shareable",)}  # what bounds the row, measured as well
+BESIDE = {
+    "step": ("without_gates", "shareable", "calls"),
+    "all_rows": ("shareable",),
+    "one_row": ("one_image",),
+}  # what bounds the row, measured as well
 
 
 def _row(name: str, network: str, samples: Sequence[float], **more: object) -> dict[str, object]:
@@ -728,7 +740,7 @@ def _page(found: dict[str, object]) -> str:
         f"# What it costs\n\nMeasured by `wfnb bench` on {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
         f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal. GPU: {hardware['gpu']}.\n\n"
         f"{as_markdown(ratios_table(found).reset_index())}\n\nThe frozen network with nothing gated takes {_bounds(found)} of a training step for a "
-        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_calling(found)}{_compiling(found)}"
+        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_launching(found)}{_compiling(found)}"
         f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs.astype(object).fillna(''))}\n\n"
         "Steps, what retaining images are held to, and how often each stands in a step (chi); in a column of `wf_net_steps`, the fewest steps "
         f"that are as good as the method on the validation images:\n\n{as_markdown(pd.DataFrame(found['costs']['schedules']).round(2))}\n"
@@ -740,14 +752,16 @@ def _bounds(found: dict[str, object]) -> str:
     return ", ".join(f"{row['without_gates']:.2f} ({row['network']})" for row in found["rows"] if row["row"] == "step")
 
 
-def _calling(found: dict[str, object]) -> str:
-    """How often torch is called, as a table; nothing where that was not counted."""
-    table = calls_table(found)
-    if table.empty:
+def _launching(found: dict[str, object]) -> str:
+    """How often torch is called, and what one image takes, as tables; nothing where that was not measured."""
+    calls, one_image = calls_table(found), one_image_table(found)
+    if calls.empty or one_image.empty:
         return ""
     return (
         "How often torch computes something in a pass and in a step (without its optimiser). A GPU is asked for each, and waits for that where the "
-        f"numbers are few:\n\n{as_markdown(table.reset_index())}\n\n"
+        f"numbers are few:\n\n{as_markdown(calls.reset_index())}\n\n"
+        "wf(x) for one image at a time, over the original network's time, where the same counts on any device:\n\n"
+        f"{as_markdown(one_image.round(2).reset_index())}\n\n"
     )
 
 
@@ -779,7 +793,16 @@ def compiling_table(found: dict[str, object]) -> pd.DataFrame:
 
 def calls_table(found: dict[str, object]) -> pd.DataFrame:
     """How often torch computes something in a pass and in a step of each network; empty where that was not counted."""
-    lines = {row["network"]: row["calls"] for row in found["rows"] if "calls" in row}
+    return _beside(found, "calls")
+
+
+def one_image_table(found: dict[str, object]) -> pd.DataFrame:
+    """``wf(x)`` for one image, over the original network's time; empty where that was not measured."""
+    return _beside(found, "one_image")
+
+
+def _beside(found: dict[str, object], what: str) -> pd.DataFrame:
+    lines = {row["network"]: row[what] for row in found["rows"] if what in row}
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("network")
 
 

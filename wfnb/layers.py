@@ -16,7 +16,7 @@ batch is put into the weight itself where that is smaller than what it gives.
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -144,27 +144,31 @@ def look_up(layers: Sequence["WeightFilter"]) -> "dict[WeightFilter, Gate]":
     """
     choice = layers[0].choice
 
-    def joined(gates: dict[WeightFilter, Tensor], layers: Iterable[WeightFilter]) -> Tensor:
-        return torch.cat([gates[layer] for layer in layers], -1)
+    def by_layer(flat: Tensor, some: Iterable[WeightFilter] = layers) -> dict[WeightFilter, Tensor]:
+        return dict(zip(some, flat.split([layer.channels for layer in some], -1), strict=True))
 
-    def by_layer(joined: Tensor, layers: Iterable[WeightFilter]) -> dict[WeightFilter, Tensor]:
-        return dict(zip(layers, joined.split([layer.alpha.shape[1] for layer in layers], -1), strict=True))
+    def gates_of(some: Collection[WeightFilter]) -> Tensor:
+        return gates if len(some) == len(layers) else torch.cat([scales[layer] for layer in some], -1)
 
-    tables, logits = [layer.alpha for layer in layers], {}
+    tables, logits, shifts = [layer.alpha for layer in layers], {}, {}
     if choice.mixed:
         rows = choice.logits(tables)
-        scales, logits = by_layer(torch.sigmoid(rows), layers), by_layer(_Logits.apply(rows), layers)
+        gates, logits = torch.sigmoid(rows), by_layer(_Logits.apply(rows))
     else:
-        scales = by_layer(choice.of(tables), layers)
-    shifts = {}
+        gates = choice.of(tables)
+    scales = by_layer(gates)
     if apart := [layer for layer in layers if layer.alpha_bias is not None]:
-        beyond = choice.of([layer.alpha_bias for layer in apart]) - joined(scales, apart)
+        beyond = choice.of([layer.alpha_bias for layer in apart]) - gates_of(apart)
         shifts = by_layer(beyond * torch.cat([layer.base.bias for layer in apart]), apart)
-    if taken := {layer: norm.base for layer in layers for norm in layer.norm if layer.can_take(norm)}:
+    norms = [layer.takes for layer in layers]
+    if taken := {layer: norm for layer, norm in zip(layers, norms, strict=True) if norm is not None}:
         factor, moved = _constants(list(taken.values()))
-        factors, moves = by_layer(factor, taken), by_layer(moved, taken)
-        scales |= by_layer(factor * joined(scales, taken), taken)
-        shifts |= {layer: factors[layer] * shifts[layer] + moves[layer] if layer in shifts else moves[layer] for layer in taken}
+        scales |= by_layer(factor * gates_of(taken), taken)
+        moves = by_layer(moved, taken)
+        if apart:
+            factors = by_layer(factor, taken)
+            moves |= {layer: factors[layer] * shifts[layer] + moves[layer] for layer in taken if layer in shifts}
+        shifts |= moves
     return {layer: Gate(scales[layer], shifts.get(layer), logits.get(layer), layer in taken) for layer in layers}
 
 
@@ -187,6 +191,11 @@ class _Wrapper(nn.Module):
     def __init__(self, base: nn.Module, choice: Choice) -> None:
         super().__init__()
         self.base, self.choice = base, choice
+
+    @property
+    def base(self) -> nn.Module:
+        """What it stands for, kept whole."""
+        return self._modules["base"]  # found sooner than by a module's own way, which counts where a network is small
 
     @property
     def hooked(self) -> bool:
@@ -220,7 +229,7 @@ class WeightFilter(_Wrapper):
     """A frozen layer whose output channels are gated by the chosen row of ``alpha``.
 
     Attributes:
-        base: The layer, kept whole.
+        channels: C_out.
         norm: The batch norm that alone takes its output, in a tuple (the network holds it); empty where there is none.
         overwritten: Whether what follows changes the output in place, as ``nn.ReLU(inplace=True)`` does.
         alpha: (K, C_out), the logits of the gates.
@@ -229,23 +238,28 @@ class WeightFilter(_Wrapper):
 
     def __init__(self, base: nn.Module, num_classes: int, choice: Choice, separate_bias: bool = False) -> None:
         super().__init__(base, choice)
+        self.channels = base.weight.shape[0]
         self.norm: tuple[WFNorm, ...] = ()
         self.overwritten = False
-        table = torch.full((num_classes, base.weight.shape[0]), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device)
+        table = torch.full((num_classes, self.channels), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device)
         self.alpha = nn.Parameter(table)
         separate = separate_bias and base.bias is not None
         self.alpha_bias = nn.Parameter(table.clone()) if separate else None
 
-    def can_take(self, norm: WFNorm) -> bool:
-        """Whether ``norm`` is a scale and a shift now (in eval mode), and nobody wants to see what comes before it."""
-        return not (norm.base.training or norm.hooked or self.hooked)
+    @property
+    def takes(self) -> nn.BatchNorm2d | None:
+        """The norm behind, where that is a scale and a shift now (in eval mode), and nobody wants to see what comes before it."""
+        for norm in self.norm:
+            if not (norm.base.training or norm.hooked or self.hooked):
+                return norm.base
+        return None
 
     def masked(self, gate: Gate) -> tuple[Tensor, Tensor | None]:
         """The weight and the bias under one row, with the norm where that is taken: ``scale * W`` and ``scale * b + shift``."""
-        weight, bias, shift = self.base.weight, self.base.bias, gate.shift
+        weight, bias, (scale, shift, *_) = self.base.weight, self.base.bias, gate
         if bias is not None:
-            shift = gate.scale * bias if shift is None else shift + gate.scale * bias
-        scale = gate.scale.to(weight.dtype).view(-1, *[1] * (weight.ndim - 1))
+            shift = scale * bias if shift is None else shift + scale * bias
+        scale = scale.to(weight.dtype).view(-1, *[1] * (weight.ndim - 1))
         return weight * scale, None if shift is None else shift.to(weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -254,11 +268,13 @@ class WeightFilter(_Wrapper):
             return base(x)
         gate = self.choice.gates.get(self) or look_up([self])[self]
         for norm in self.norm:
-            norm.taken = gate.taken
-        mixed, learning = gate.logits is not None, torch.is_grad_enabled() and self.alpha.requires_grad
-        places = x.numel() // x.shape[self.channel]
-        if not mixed and not learning and self.scales_weight and base.weight[0].numel() < places:
-            return self._masked_forward(x, *self.masked(gate))  # one row for all images: a channel has fewer weights than it gives values
+            if norm.taken is not gate.taken:  # to set what a module holds takes longer than to ask
+                norm.taken = gate.taken
+        mixed = gate.logits is not None
+        if not mixed and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad):
+            places = x.numel() // x.shape[self.channel]
+            if base.weight.numel() // self.channels < places:  # a channel has fewer weights than it gives values
+                return self._masked_forward(x, *self.masked(gate))
         out = base(x)
         scale, shift, logits = (None if value is None else self._spread(value, out) for value in gate[:3])
         if mixed:  # a row an image, as in training
