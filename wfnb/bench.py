@@ -333,17 +333,20 @@ class _Bench:
 
         return statistics.median(self.ratio(run, self.training().run))
 
+    def _choices(self, images: int) -> dict[str, int | Tensor | None]:
+        """What ``forget`` may be, for the first so many images, by what that is called."""
+        return {"original": None, "one row": 3, "a row an image": self.labels[:images]}
+
     @property
     def calls(self) -> dict[str, int]:
         """How often torch computes something in a pass, by kind of row, and in a step (``calls_of``), the optimiser left out."""
-        choices = {"original": None, "one row": 3, "a row an image": self.labels}
 
         @torch.no_grad()
         def forward(forget: int | Tensor | None) -> None:
             with autocast(self.device):
                 self.wf(self.images, forget=forget)
 
-        found = {name: calls_of(functools.partial(forward, forget)) for name, forget in choices.items()}
+        found = {name: calls_of(functools.partial(forward, forget)) for name, forget in self._choices(len(self.images)).items()}
         for name, step in {"training step": self.training(), "untraining step": self.untraining()}.items():
             step.optimizer.step = lambda: None
             found[name] = calls_of(step.run)
@@ -421,8 +424,9 @@ class _Bench:
     @property
     def one_image(self) -> dict[str, float]:
         """The three ratios below for a single image: as a service answers, and where what surrounds the arithmetic weighs most."""
-        choices = {"original": None, "one row": 3, "a row an image": self.labels[:1]}
-        return {name: statistics.median(self._forward(self.wf, self.images[:1], forget=forget)) for name, forget in choices.items()}
+        return {
+            name: statistics.median(self._forward(self.wf, self.images[:1], forget=forget)) for name, forget in self._choices(1).items()
+        }
 
     def open(self) -> list[float]:
         return self._forward(self.wf)
