@@ -19,6 +19,7 @@ _PUBLIC = {
     "Training": "recipes",
     "WFNet": "net",
     "create_model": "zoo",
+    "prune": "pruning",
     "load_dataset": "data",
     "train": "training",
     "untrain": "untraining",
