@@ -217,6 +217,31 @@ def test_the_same_seed_gives_the_same_metrics(in_smoke, tmp_path, monkeypatch, i
         assert (tmp_path / "again" / path.relative_to(in_smoke)).read_bytes() == content
 
 
+def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
+    """Measured for each finished run; here all gates count as closed, which changes predictions as well."""
+    import torch
+
+    from wfnb import bench, runs
+    from wfnb.pruning import prune
+
+    pruned = {}
+    monkeypatch.setattr(bench, "prune", lambda wf, c, images: pruned.setdefault(c, prune(wf, c, images, below=0.99)))
+    (row,) = bench.pruned_rows(bench.SMOKE, torch.device("cpu"))
+    run = runs.Run(cell("untrain", recipe="wfnb"), torch.device("cpu"))
+    wf, images = run.wfnet(), run.data.test.all()[0]
+    size, count = sum(p.numel() for p in run.original().parameters()), len(pruned)
+    kept = sum(p.numel() for network in pruned.values() for p in network.parameters())
+    same = [(pruned[c](images).argmax(1) == wf(images, forget=c).argmax(1)).float().mean().item() for c in pruned]
+    assert count == 10
+    assert row["network"] == "smoke/digits/resnet18/seed0/untrain-wfnb"
+    assert row["removed_pct"] == pytest.approx(100 * (1 - kept / count / size))
+    assert row["removed_pct"] > 10
+    assert row["same_predictions_pct"] == pytest.approx(10 * sum(same))
+    assert [len(epochs) for epochs in row["relearn_epochs"].values()] == [2, 2]
+    table = bench.pruned_table({"rows": [row]})
+    assert table.loc[row["network"], "weights removed, %"] == round(row["removed_pct"], 1)
+
+
 @pytest.fixture
 def copied(smoke, tmp_path, monkeypatch, isolate):
     """A copy of the smoke runs that a test may damage."""

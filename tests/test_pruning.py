@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import wfnb
+from wfnb.pruning import THRESHOLDS
 
 NAMES = ["plain", "grouped", "odd", "twice", "normed", "in_place", "vit"]
 
@@ -120,6 +121,26 @@ def test_single_precision_sets_and_other_thresholds(network, randomised, images)
     small, smaller = (sum(p.numel() for p in wfnb.prune(wf, {1, 4}, x, below=below).parameters()) for below in (0.1, 0.4))
     assert smaller < small < sum(p.numel() for p in wf.merge({1, 4}).parameters())
     torch.testing.assert_close(wfnb.prune(wf, 3, x, below=0.3)(x), at_zero(wf, 0.3)(x, forget=3), rtol=0, atol=1e-5)
+
+
+def test_as_many_go_as_leave_each_prediction(trained, digits):
+    """Without a threshold: the last one before the first at which a network with those gates at 0 takes an image for something else."""
+    wf = wfnb.WFNet(copy.deepcopy(trained).double(), 10)
+    with torch.no_grad():  # every sixth gate or so is below 0.5
+        for table in wf.alphas().values():
+            table[torch.rand_like(table) < 0.15] = -9 * torch.rand(1, dtype=torch.float64)
+    images, found = digits.val.all()[0][:80].double(), set()
+    for c in range(4):
+        taken_for = wf(images, forget=c).argmax(1)
+        expected, reached = wf, None
+        for threshold in THRESHOLDS:
+            if not torch.equal(at_zero(wf, threshold)(images, forget=c).argmax(1), taken_for):
+                break
+            expected, reached = at_zero(wf, threshold), threshold
+        pruned = wfnb.prune(wf, c, images)
+        torch.testing.assert_close(pruned(images), expected(images, forget=c), rtol=0, atol=1e-8)
+        found.add(reached)
+    assert len(found) > 1, found  # classes differ
 
 
 def test_nothing_closed_is_merge(net, randomised, images):

@@ -31,14 +31,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wfnb import baselines
+from wfnb import baselines, runs
 from wfnb.checks import as_device, device_name
-from wfnb.data import load_dataset
+from wfnb.data import load_dataset, sample
 from wfnb.metrics.accuracy import RetainForget, accuracy_from_counts, class_counts, predict, retain_forget_accuracy
+from wfnb.metrics.relearn import relearn_time
 from wfnb.net import WFNet, has_attention
 from wfnb.paths import runs_folder, write_whole
 from wfnb.presets import preset_named
 from wfnb.progress import Progress
+from wfnb.pruning import prune
 from wfnb.recipes import Recipe, Training, named_recipe
 from wfnb.tables import as_markdown
 from wfnb.training import autocast, can_compile, steps_of, train, training_step
@@ -49,10 +51,11 @@ from wfnb.zoo import create_model
 
 __all__ = [
     "GOALS", "NETWORKS", "SMOKE", "Scale", "calls_of", "calls_table", "compiling_table", "costs_table", "keep", "kept", "kept_elsewhere",
-    "measure", "one_image_table", "paired", "ratios_table",
+    "measure", "one_image_table", "paired", "pruned_table", "ratios_table",
 ]  # fmt: skip
 
-CLOSED = 1e-3  # below it a gate counts as closed: its channel could be removed
+CLOSED = 1e-3  # below it a gate counts as closed
+PRUNED = {"images": 1000, "relearn_images": 200, "relearn_cap": 10}  # of which predictions are compared; and a class, after so many epochs
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
 COMPILED = ("compiled_to_not", "training_compiled_to_not", "compile_seconds", "pays_off_from_steps")
 NO_GPU = "none was at hand: nothing here was measured on a GPU"
@@ -118,7 +121,14 @@ GOALS = {
     ),
     "merged": Goal(
         "merge(c)(x) / original(x)", 1.02,
-        "The same network with other weights. No channel is removed: our recipe's gates are soft, and `gates_below_0.001_pct` of them are closed.",
+        "The same network with other weights.",
+    ),
+    "pruned": Goal(
+        "merge(c) without its closed channels / original(x), where no prediction on validation images changes", 1.0,
+        "What can go hangs on the recipe: ours leaves gates soft, the paper's closes more of them (`removed_pct` of the weights). A residual block "
+        "loses channels between its two convolutions alone. A CPU takes channels in blocks of 16 or so: a layer of 15 takes as long as one of 16, "
+        "or longer, and a thin network has no block to lose. `same_predictions_pct` says what that leaves unchanged on test images, and "
+        "`relearn_epochs` how soon a class comes back (`merged`, and `pruned`).",
     ),
     "thousand_rows": Goal(
         "untraining step with 1,000 rows / with 10", 1.10,
@@ -627,6 +637,49 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
     return costs | {"ratios": [ratio / runs for ratio in ratios]}
 
 
+def pruned_rows(scale: Scale, device: torch.device) -> list[dict[str, object]]:
+    """What is saved by removing what each class closes, for each finished untraining of convolutions whose weights and images are at hand.
+
+    Returns:
+        A row a run of the first seed. The figure is the median over classes of one pair each. ``removed_pct`` of the weights and
+        ``same_predictions_pct`` on test images are means over classes; ``relearn_epochs`` are those of the first and the middle class.
+    """
+    rows = []
+    bar = Progress([cell for cell in runs.found("untrain") if cell.seed == 0], "pruning")
+    for cell in bar:
+        bar.note(run=str(cell.path))
+        try:
+            weights = runs.finished(cell, "alpha.safetensors").file("alpha.safetensors")
+            run = runs.Run(cell, device)
+            original, data = run.original(), run.data
+        except OSError:  # a checkout holds the numbers of large runs, not their weights
+            continue
+        wf = WFNet.load(weights, original, class_names=data.class_names)
+        if wf.attention:
+            continue
+        original.requires_grad_(False)
+        (validation, _), (images, labels) = (sample(split, PRUNED["images"]).all() for split in (data.val, data.test))
+        batch = images[: scale.images]
+        size = sum(p.numel() for p in original.parameters())
+        ratios, removed, same, epochs = [], [], [], {"merged": [], "pruned": []}
+        for c in range(wf.num_classes):
+            networks = {"merged": wf.merge(c), "pruned": prune(wf, c, validation)}
+            taken_for = [predict(network, images).argmax(1) for network in networks.values()]
+            removed.append(100 * (1 - sum(p.numel() for p in networks["pruned"].parameters()) / size))
+            same.append(100 * float((taken_for[0] == taken_for[1]).float().mean()))
+            with torch.no_grad():
+                works = [functools.partial(network, batch) for network in (networks["pruned"], original)]
+                ratios += paired(*works, 1, scale.least, device)
+            if c in (0, wf.num_classes // 2):
+                held_out = images[labels == c][: PRUNED["relearn_images"]]
+                target = float((predict(original, held_out).argmax(1) == c).float().mean())
+                for name, network in networks.items():
+                    epochs[name].append(relearn_time(network, data.train, held_out, c, target, cap=PRUNED["relearn_cap"]).epochs)
+        about = {"removed_pct": statistics.fmean(removed), "same_predictions_pct": statistics.fmean(same), "relearn_epochs": epochs}
+        rows.append(_row("pruned", str(cell.path), ratios, **about))
+    return rows
+
+
 def _single_class(networks: Sequence[nn.Module], images: Tensor, labels: Tensor, k: int) -> RetainForget:
     """Acc_r and Acc_f of networks that have forgotten classes 0, 1, ..."""
     counts = torch.stack([class_counts(labels, predict(network, images).argmax(1), k) for network in networks])
@@ -686,6 +739,7 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
         rows.append(_row(name, network, getattr(bench, name)(), **more))
     costs = all_classes(scale, device)
     rows.append(_all_classes_row(costs))
+    rows += pruned_rows(scale, device)
     if device.type == "cpu":
         rows += _of_processes(scale)
     return {
@@ -744,7 +798,7 @@ def _page(found: dict[str, object]) -> str:
         f"# What it costs\n\nMeasured by `wfnb bench` on {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
         f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal. GPU: {hardware['gpu']}.\n\n"
         f"{as_markdown(ratios_table(found).reset_index())}\n\nThe frozen network with nothing gated takes {_bounds(found)} of a training step for a "
-        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_launching(found)}{_compiling(found)}"
+        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_launching(found)}{_compiling(found)}{_pruned(found)}"
         f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs.astype(object).fillna(''))}\n\n"
         "Steps, what retaining images are held to, and how often each stands in a step (chi); in a column of `wf_net_steps`, the fewest steps "
         f"that are as good as the method on the validation images:\n\n{as_markdown(pd.DataFrame(found['costs']['schedules']).round(2))}\n"
@@ -780,6 +834,19 @@ def _compiling(found: dict[str, object]) -> str:
     )
 
 
+def _pruned(found: dict[str, object]) -> str:
+    """What removing closed channels saves, as a table; nothing where no run was at hand."""
+    table = pruned_table(found)
+    if table.empty:
+        return ""
+    cap = PRUNED["relearn_cap"]
+    return (
+        "A network without the channels that a class closes (`wfnb.prune`, no prediction on validation images changed), over the original's time: "
+        "medians and means over classes. The last columns are the epochs of relearning after which the first and the middle class are back, at "
+        f"most {cap}:\n\n{as_markdown(table.reset_index())}\n\n"
+    )
+
+
 def compiling_table(found: dict[str, object]) -> pd.DataFrame:
     """What torch.compile makes of the steps of each network, and from how many steps of untraining on it pays; empty where not measured."""
     lines = {
@@ -793,6 +860,21 @@ def compiling_table(found: dict[str, object]) -> pd.DataFrame:
         if row["row"] == "step_compiled"
     }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("network")
+
+
+def pruned_table(found: dict[str, object]) -> pd.DataFrame:
+    """What removing closed channels saves, and what it changes, a finished run a line; empty where there was none."""
+    lines = {
+        row["network"]: {
+            "weights removed, %": round(row["removed_pct"], 1),
+            "time, pruned / original": round(row["figure"], 2),
+            "test images taken for the same, %": round(row["same_predictions_pct"], 2),
+        }
+        | {f"epochs until it is back, {name}": ", ".join(map(str, epochs)) for name, epochs in row["relearn_epochs"].items()}
+        for row in found["rows"]
+        if row["row"] == "pruned"
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
 
 
 def calls_table(found: dict[str, object]) -> pd.DataFrame:
@@ -834,7 +916,8 @@ def ratios_table(found: dict[str, object]) -> pd.DataFrame:
     def text(row: dict[str, object]) -> str:
         return f"{row['figure']:.2f}{'' if row['met'] else ' *'}"
 
-    cells = pd.DataFrame([{"what": row["what"], "network": row["network"] or "all", "figure": text(row)} for row in found["rows"]])
+    rows = [row for row in found["rows"] if row["row"] != "pruned"]  # of other networks: see `pruned_table`
+    cells = pd.DataFrame([{"what": row["what"], "network": row["network"] or "all", "figure": text(row)} for row in rows])
     cells["network"] = cells["network"].where(cells["network"].isin(found["scale"]["networks"]), "all")
     table = cells.pivot(index="what", columns="network", values="figure").fillna("")
     goals = {goal.what: f"{'>=' if goal.at_least else '<='} {goal.limit:g}" for goal in GOALS.values()}
