@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from wfnb import bench
+from wfnb import bench, bench_results
 from wfnb.training import training_step
 
 CPU = torch.device("cpu")
@@ -158,7 +158,7 @@ def test_goals(name, figure, met):
 def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     monkeypatch.setenv("WFNB_RUNS", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="wfnb bench --device cpu"):
-        bench.kept(CPU)
+        bench_results.kept(CPU)
     calls = {"original": 72, "one row": 85}
     rows = [bench._row("step", "resnet20", [0.7, 0.8, 0.9], without_gates=0.66, calls=calls), bench._row("import", "", [1.1])]
     rows.append(bench._row("one_row", "resnet20", [1.0], one_image={"original": 1.101, "one row": 1.5}))
@@ -167,10 +167,10 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
         "hardware": {"device": "cpu", "name": "a processor", "threads": 1, "gpu": "none"}, "libraries": {"torch": "0"}, "rows": rows,
         "scale": {"networks": ["resnet20"], "repeats": 3}, "costs": costs(WF_Net=(30, 98, 0), retrained=(90, 97, 0)),
     }  # fmt: skip
-    assert bench.keep(found) == tmp_path / "bench" / "cpu.json"
-    assert bench.kept(CPU) == found
+    assert bench_results.keep(found) == tmp_path / "bench" / "cpu.json"
+    assert bench_results.kept(CPU) == found
     assert rows[0]["quartiles"] == [pytest.approx(0.75), pytest.approx(0.85)]
-    table = bench.ratios_table(found)
+    table = bench_results.ratios_table(found)
     assert table["resnet20"].tolist() == ["0.80 *", "1.00", "", ""]
     assert table["all"].tolist() == ["", "", "0.11", "1.10"]
     assert table["goal"].tolist() == ["<= 0.75", "<= 1.05", "<= 0.5", "<= 1.15"]
@@ -185,7 +185,7 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     assert "| retrained | 90.0 | 10 | 10 | 97.00 | 0.00 | 50 | 2 |" in page  # 10 s in 50 steps, and 9 s a class
     for network, figures in {"resnet20": (0.8, 0.9, 30.4, 1520), "vit_t": (1.1, 1.0, 31.0, None)}.items():
         rows.append(bench._row("step_compiled", network, [0.6], **dict(zip(bench.COMPILED, figures, strict=True))))
-    bench.keep(found)
+    bench_results.keep(found)
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "| resnet20 | 0.8 | 0.9 | 30 | 1520 |" in page
     assert "| vit_t | 1.1 | 1.0 | 31 | never |" in page
@@ -199,13 +199,13 @@ def test_a_gpu_gets_more_images_and_shorter_measurements_where_their_number_is_o
 
 
 def test_figures_of_the_other_kind_of_device_are_shown_where_they_are_kept(runs_folder):
-    assert bench.kept_elsewhere(CPU) is None
+    assert bench_results.kept_elsewhere(CPU) is None
     for kind in ("cpu", "cuda"):
-        bench.results_file(torch.device(kind)).parent.mkdir(parents=True, exist_ok=True)
-        bench.results_file(torch.device(kind)).write_text(json.dumps({"hardware": kind}))
-    assert bench.kept_elsewhere(CPU) == {"hardware": "cuda"}
-    assert bench.kept_elsewhere(torch.device("cuda")) == {"hardware": "cpu"}
-    assert bench.kept(CPU) == {"hardware": "cpu"}
+        bench_results.results_file(torch.device(kind)).parent.mkdir(parents=True, exist_ok=True)
+        bench_results.results_file(torch.device(kind)).write_text(json.dumps({"hardware": kind}))
+    assert bench_results.kept_elsewhere(CPU) == {"hardware": "cuda"}
+    assert bench_results.kept_elsewhere(torch.device("cuda")) == {"hardware": "cpu"}
+    assert bench_results.kept(CPU) == {"hardware": "cpu"}
 
 
 def test_a_compiled_step_pays_once_what_it_saves_makes_up_for_compiling(monkeypatch):

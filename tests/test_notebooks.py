@@ -221,7 +221,7 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     """Measured for each finished run; here all gates count as closed, which changes predictions as well."""
     import torch
 
-    from wfnb import bench, runs
+    from wfnb import bench, bench_results, runs
     from wfnb.pruning import prune
 
     pruned = {}
@@ -238,7 +238,7 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     assert row["removed_pct"] > 10
     assert row["same_predictions_pct"] == pytest.approx(10 * sum(same))
     assert [len(epochs) for epochs in row["relearn_epochs"].values()] == [2, 2]
-    table = bench.pruned_table({"rows": [row]})
+    table = bench_results.pruned_table({"rows": [row]})
     assert table.loc[row["network"], "weights removed, %"] == round(row["removed_pct"], 1)
 
 

@@ -99,7 +99,7 @@ STEPS = {
     ),
     "explorer": Step(notebook="07_explorer", needs=("train", "untrain"), modules=_EXPLORE, in_graph=False),
     "lesson": Step(notebook="09_lesson", modules=_UNTRAIN, per_preset=True, in_graph=False),
-    "benchmark": Step(notebook="10_benchmark", modules=("bench",), per_preset=True, in_graph=False),
+    "benchmark": Step(notebook="10_benchmark", modules=("bench", "bench_results"), per_preset=True, in_graph=False),
     "your_network": Step(
         notebook="11_your_network",
         needs=("train",),

@@ -135,13 +135,12 @@ def _bench(options: argparse.Namespace) -> int:
     if keep_memory() and sys.platform == "linux":  # measure as kernels compute: only a process that starts with the settings has them
         os.execv(sys.executable, [sys.executable, "-m", "wfnb.cli", "bench", "--device", options.device, "--repeats", str(options.repeats)])
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, talks much
-    from wfnb import bench
+    from wfnb import bench, bench_results
 
     found = bench.measure(device, bench.Scale(repeats=options.repeats))
-    path = bench.keep(found)
-    print(
-        f"{bench.ratios_table(found).to_string()}\n* beyond the goal\n\n{bench.costs_table(found).to_string(float_format='%.2f')}\n-> {path}"
-    )
+    path = bench_results.keep(found)
+    ratios, costs = bench_results.ratios_table(found).to_string(), bench_results.costs_table(found).to_string(float_format="%.2f")
+    print(f"{ratios}\n* beyond the goal\n\n{costs}\n-> {path}")
     return 0
 
 
