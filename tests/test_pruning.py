@@ -115,6 +115,23 @@ def test_a_flattening_in_between(images):
     assert pruned[5].weight.shape == (5, 16)
 
 
+def test_channels_that_are_mixed_on_their_way_stay(images):
+    """What normalises over channels makes something else of a closed one for every image; a single image does not hide that."""
+
+    class Mixes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 6, 1), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.fc(F.softmax(self.conv(x).mean((2, 3)), 1))
+
+    wf = with_closed(wfnb.WFNet(Mixes().double(), 5), halves)
+    pruned = wfnb.prune(wf, 2, images[:1], below=1e-3)
+    assert pruned.conv.weight.shape[0] == 6
+    torch.testing.assert_close(pruned(images), at_zero(wf)(images, forget=2), rtol=0, atol=1e-10)
+
+
 def test_single_precision_sets_and_other_thresholds(network, randomised, images):
     wf = randomised(wfnb.WFNet(network("plain").float(), 5))
     x = images.float()

@@ -20,13 +20,12 @@ THRESHOLDS = (0.001, 0.01, 0.03, 0.1, 0.3)
 def prune(wf: WFNet, forget: Forget, images: Tensor, *, below: float | None = None) -> nn.Module:
     """``wf.merge(forget)`` without the channels that ``forget`` closes: the same module tree and names, smaller weights.
 
-    What is left of a gate below ``below`` is set to 0. Such a channel then says the same at every pixel of every image: what its bias and
-    batch norm make of 0, a constant a_i behind the activation. So for whoever reads them all closed channels of a layer can be one::
+    Gates below ``below`` are set to 0. Such a channel then says the same at every pixel of every image: what its bias and batch norm make
+    of 0, a_i behind the activation. So one closed channel k of a layer can speak for all of them to the layer that reads them with weights w::
 
-        sum_i w_oi * a_i = w'_ok * a_k    with w'_ok = sum_i w_oi * (a_i / a_k)
+        sum_i conv(a_i, w_oi) = conv(a_k, w'_ok)    with w'_ok = sum_i (a_i / a_k) w_oi
 
-    (* a convolution; its padding sees the one plane as it saw the others) and none where all a_i are 0. So the result is, up to rounding,
-    the network with those gates at 0.
+    at padded borders, too; and where all a_i are 0, none is needed. The result is, up to rounding, the network with those gates at 0.
 
     A layer keeps its closed channels where something else needs as many: an addition (the residual path), the heads of an attention, a
     concatenation, groups. So a ViT's ``qkv`` loses none, a residual block those between its two convolutions, and a VGG any. Which
@@ -35,7 +34,7 @@ def prune(wf: WFNet, forget: Forget, images: Tensor, *, below: float | None = No
     Args:
         forget: A class or a set of classes.
         images: (B, C, H, W), best those of a validation set.
-        below: Gates below this are set to 0, in (0, 1). Where left out, the largest of ``THRESHOLDS`` at which, as at those before it, each
+        below: In (0, 1). Where left out, the largest of ``THRESHOLDS`` at which, as at those before it, each
             of ``images`` is still taken for what ``merge(forget)`` takes it for; none is removed where that holds for none.
 
     Returns:
@@ -59,7 +58,7 @@ def prune(wf: WFNet, forget: Forget, images: Tensor, *, below: float | None = No
 
 
 def _without(wf: WFNet, forget: Forget, images: Tensor, below: float) -> nn.Module:
-    example = images[:32]
+    example = torch.cat([images[:16], -images[:16]])  # two that differ, also of one
     plain = wf.merge(forget).eval()
     before = {name: (p.requires_grad, _format(p)) for name, p in plain.named_parameters(remove_duplicate=False)}
     layers, gates = dict(plain.named_modules()), wf.gates(forget)
