@@ -129,7 +129,7 @@ def _left(runs: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["Ctrl-C", "all killed", "parent killed"])
 def test_stopped_at_any_moment(project, uninterrupted, tmp_path, how):
-    moments = random.Random(how)
+    moments, stopped = random.Random(how), 0
     for _ in range(3):
         process = project.start(tmp_path)
         time.sleep(moments.uniform(2, uninterrupted.seconds / 3))
@@ -138,10 +138,14 @@ def test_stopped_at_any_moment(project, uninterrupted, tmp_path, how):
         else:
             os.killpg(process.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         process.wait(120)
-        assert process.returncode != 0
         process.stdout.close()
+        if process.returncode == 0:  # quicker than the uninterrupted one was, and through before it could be stopped
+            assert _metrics(tmp_path) == uninterrupted.metrics
+            break
+        stopped += 1
         if how == "Ctrl-C":
             assert not list(tmp_path.rglob(".*.running-*"))
+    assert stopped
     out, code = project.call(tmp_path)
     assert code == 0, out
     assert _metrics(tmp_path) == uninterrupted.metrics
@@ -149,7 +153,7 @@ def test_stopped_at_any_moment(project, uninterrupted, tmp_path, how):
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.ipynb")} == {
         path.relative_to(uninterrupted.runs) for path in uninterrupted.runs.rglob("*.ipynb")
     }
-    print(f"{how}: stopped 3 times, then ran {len(_lines(out))} of {len(graph('smoke'))} cells")
+    print(f"{how}: stopped {stopped} times, then ran {len(_lines(out))} of {len(graph('smoke'))} cells")
 
 
 @pytest.mark.slow
