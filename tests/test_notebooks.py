@@ -238,6 +238,7 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     assert row["removed_pct"] > 10
     assert row["same_predictions_pct"] == pytest.approx(10 * sum(same))
     assert [len(epochs) for epochs in row["relearn_epochs"].values()] == [2, 2]
+    assert bench.pruned_rows(bench.Scale(), torch.device("cpu")) == []  # of other presets, of which nothing ran
     table = bench_results.pruned_table({"rows": [row]})
     assert table.loc[row["network"], "weights removed, %"] == round(row["removed_pct"], 1)
 

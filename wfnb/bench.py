@@ -163,6 +163,7 @@ class Scale:
         arch: That network.
         settings: Of the recipe, that the comparison changes.
         compiled: Measure steps compiled by torch.compile as well, which takes a minute a network; left out where there is no compiler.
+        pruned: Presets of whose finished runs the closed channels are removed.
     """
 
     networks: Sequence[str] = NETWORKS
@@ -174,6 +175,7 @@ class Scale:
     arch: str = "resnet18"
     settings: dict[str, object] = field(default_factory=dict)
     compiled: bool = True
+    pruned: Sequence[str] = ("quick", "laptop", "paper")
 
     def on(self, device: torch.device) -> "Scale":
         """The same with as many images as keep that device busy, where their number is left open; a GPU's steps are short, and so measured."""
@@ -182,7 +184,17 @@ class Scale:
         return replace(self, images=512, least=self.least / 5) if device.type == "cuda" else replace(self, images=64)
 
 
-SMOKE = Scale(networks=("resnet20",), width=1 / 4, images=16, repeats=2, least=0.0, preset="smoke", settings={"steps": 2}, compiled=False)
+SMOKE = Scale(
+    networks=("resnet20",),
+    width=1 / 4,
+    images=16,
+    repeats=2,
+    least=0.0,
+    preset="smoke",
+    settings={"steps": 2},
+    compiled=False,
+    pruned=("smoke",),
+)
 
 
 def paired(first: Callable[[], object], second: Callable[[], object], repeats: int, least: float, device: torch.device) -> list[float]:
@@ -640,7 +652,7 @@ def pruned_rows(scale: Scale, device: torch.device) -> list[dict[str, object]]:
         ``same_predictions_pct`` on test images are means over classes; ``relearn_epochs`` are those of the first and the middle class.
     """
     rows = []
-    bar = Progress([cell for cell in runs.found("untrain") if cell.seed == 0], "pruning")
+    bar = Progress([cell for cell in runs.found("untrain") if cell.preset in scale.pruned and cell.seed == 0], "pruning")
     for cell in bar:
         bar.note(run=str(cell.path))
         try:
