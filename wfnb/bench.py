@@ -49,8 +49,7 @@ from wfnb.zoo import create_model
 
 __all__ = ["GOALS", "NETWORKS", "PRUNED", "SMOKE", "Scale", "all_classes", "calls_of", "measure", "paired", "pruned_rows"]
 
-CLOSED = 1e-3  # below it a gate counts as closed
-PRUNED = {"images": 1000, "relearn_images": 200, "relearn_cap": 10}  # of which predictions are compared; and a class, after so many epochs
+PRUNED = {"images": 1000, "relearn_cap": 10}  # whose predictions are compared; epochs after which a class counts as not back
 NETWORKS = ("resnet20", "resnet18", "vgg16", "vit_t")
 COMPILED = ("compiled_to_not", "training_compiled_to_not", "compile_seconds", "pays_off_from_steps")
 NO_GPU = "none was at hand: nothing here was measured on a GPU"
@@ -616,7 +615,6 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
         taken = {"seconds": seconds} | _accuracies(seen)
         schedules.append({"steps": changed.steps, "retain_on": changed.retain_on, "chi": changed.chi} | taken)
         if changed == recipe:
-            closed = torch.cat([torch.sigmoid(table).flatten() for table in wf.alphas().values()]) < CLOSED
             tables = sum(table.nbytes for table in wf.alphas().values())
             found["WF-Net"] = {"networks": 1, "bytes": weights + tables} | taken
     kept_apart = {"networks": k, "bytes": k * weights}
@@ -634,7 +632,6 @@ def all_classes(scale: Scale, device: torch.device) -> dict[str, object]:
         "classes": k,
         "methods": found,
         "schedules": schedules,
-        "gates_below_0.001_pct": 100 * float(closed.float().mean()),
     }
     cheapest = _cheapest(costs)
     equal = _equal(costs, cheapest)
@@ -678,7 +675,7 @@ def pruned_rows(scale: Scale, device: torch.device) -> list[dict[str, object]]:
                 works = [functools.partial(network, batch) for network in (networks["pruned"], original)]
                 ratios += paired(*works, 1, scale.least, device)
             if c in (0, wf.num_classes // 2):
-                held_out = images[labels == c][: PRUNED["relearn_images"]]
+                held_out = images[labels == c]
                 target = float((predict(original, held_out).argmax(1) == c).float().mean())
                 for name, network in networks.items():
                     epochs[name].append(relearn_time(network, data.train, held_out, c, target, cap=PRUNED["relearn_cap"]).epochs)

@@ -39,7 +39,7 @@ def _page(found: dict[str, object]) -> str:
         f"# What it costs\n\nMeasured by `wfnb bench` on {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
         f"torch {found['libraries']['torch']}; medians of {found['scale']['repeats']} pairs, * beyond the goal. GPU: {hardware['gpu']}.\n\n"
         f"{as_markdown(ratios_table(found).reset_index())}\n\nThe frozen network with nothing gated takes {_bounds(found)} of a training step for a "
-        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_launching(found)}{_compiling(found)}{_pruned(found)}"
+        f"pass and the gradients down to the images: about the least that the first row can be.\n\n{_sections(found)}"
         f"All classes of {found['costs']['network']}:\n\n{as_markdown(costs.astype(object).fillna(''))}\n\n"
         "Steps, what retaining images are held to, and how often each stands in a step (chi); in a column of `wf_net_steps`, the fewest steps "
         f"that are as good as the method on the validation images:\n\n{as_markdown(pd.DataFrame(found['costs']['schedules']).round(2))}\n"
@@ -51,41 +51,34 @@ def _bounds(found: dict[str, object]) -> str:
     return ", ".join(f"{row['without_gates']:.2f} ({row['network']})" for row in found["rows"] if row["row"] == "step")
 
 
-def _launching(found: dict[str, object]) -> str:
-    """How often torch is called, and what one image takes, as tables; nothing where that was not measured."""
-    calls, one_image = calls_table(found), one_image_table(found)
-    if calls.empty or one_image.empty:
-        return ""
+def _sections(found: dict[str, object]) -> str:
     return (
-        "How often torch computes something in a pass and in a step (without its optimiser). A GPU is asked for each, and waits for that where the "
-        f"numbers are few:\n\n{as_markdown(calls.reset_index())}\n\n"
-        "wf(x) for one image at a time, over the original network's time, where the same counts on any device:\n\n"
-        f"{as_markdown(one_image.round(2).reset_index())}\n\n"
+        _section(
+            calls_table(found),
+            "How often torch computes something in a pass and in a step (without its optimiser). A GPU is asked for each, and waits for that "
+            "where the numbers are few",
+        )
+        + _section(
+            one_image_table(found).round(2),
+            "wf(x) for one image at a time, over the original network's time, where the same counts on any device",
+        )
+        + _section(
+            compiling_table(found),
+            "Steps compiled by torch.compile beside the same ones not compiled. A run of fewer steps than the last column says is over sooner "
+            "without",
+        )
+        + _section(
+            pruned_table(found),
+            "A network without the channels that a class closes (`wfnb.prune`, no prediction on validation images changed), over the original's "
+            "time: medians and means over classes. The last columns are the epochs of relearning after which the first and the middle class are "
+            f"back, at most {PRUNED['relearn_cap']}",
+        )
     )
 
 
-def _compiling(found: dict[str, object]) -> str:
-    """What torch.compile makes of the steps, as a table; nothing where that was not measured."""
-    table = compiling_table(found)
-    if table.empty:
-        return ""
-    return (
-        "Steps compiled by torch.compile beside the same ones not compiled. A run of fewer steps than the last column says is over sooner without:"
-        f"\n\n{as_markdown(table.reset_index())}\n\n"
-    )
-
-
-def _pruned(found: dict[str, object]) -> str:
-    """What removing closed channels saves, as a table; nothing where no run was at hand."""
-    table = pruned_table(found)
-    if table.empty:
-        return ""
-    cap = PRUNED["relearn_cap"]
-    return (
-        "A network without the channels that a class closes (`wfnb.prune`, no prediction on validation images changed), over the original's time: "
-        "medians and means over classes. The last columns are the epochs of relearning after which the first and the middle class are back, at "
-        f"most {cap}:\n\n{as_markdown(table.reset_index())}\n\n"
-    )
+def _section(table: pd.DataFrame, text: str) -> str:
+    """A table below what it shows; nothing where that was not measured."""
+    return "" if table.empty else f"{text}:\n\n{as_markdown(table.reset_index())}\n\n"
 
 
 def compiling_table(found: dict[str, object]) -> pd.DataFrame:

@@ -69,9 +69,8 @@ def _without(wf: WFNet, forget: Forget, images: Tensor, below: float) -> nn.Modu
             layer.weight[closed[layer]] = 0
             if layer.bias is not None and filtered.alpha_bias is None:
                 layer.bias[closed[layer]] = 0
-        expected = plain(example)
     runs = list(_runs(plain, example, closed))
-    readings = _readings(plain, example, {reader.layer for run in runs for reader in run.readers})
+    expected, readings = _readings(plain, example, {reader.layer for run in runs for reader in run.readers})
     for run in runs:
         surplus = _joined(run, readings)
         if surplus:
@@ -143,8 +142,8 @@ def _in_order(columns: Tensor, channels: list[int]) -> bool:
     return torch.equal(columns, torch.tensor(channels)[:, None] * m + torch.arange(m))
 
 
-def _readings(plain: nn.Module, example: Tensor, readers: set[nn.Module]) -> dict[nn.Module, tuple[Tensor, Tensor]]:
-    """The lowest and the highest value of each input channel of each reader, over images and pixels."""
+def _readings(plain: nn.Module, example: Tensor, readers: set[nn.Module]) -> tuple[Tensor, dict[nn.Module, tuple[Tensor, Tensor]]]:
+    """The logits; and the lowest and the highest value of each input channel of each reader, over images and pixels."""
     found = {}
 
     def read(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -156,11 +155,10 @@ def _readings(plain: nn.Module, example: Tensor, readers: set[nn.Module]) -> dic
     hooks = [layer.register_forward_pre_hook(read) for layer in readers]
     try:
         with torch.no_grad():
-            plain(example)
+            return plain(example), found
     finally:
         for hook in hooks:
             hook.remove()
-    return found
 
 
 @torch.no_grad()
@@ -172,19 +170,18 @@ def _joined(run: _Run, readings: dict[nn.Module, tuple[Tensor, Tensor]]) -> list
         if (high - low).max() > 1e-5 * (1 + high.abs().max()):
             return []
         said.append(high)
+    if not any(a.any() for a in said):  # no one is needed, but a layer has to have a channel
+        return run.closed if len(run.closed) < run.layer.weight.shape[0] else run.closed[1:]
     strength = torch.stack([a.abs().amin(1) for a in said]).amin(0)  # of the weakest reading of each channel
-    kept = int(strength.argmax())
-    if any(a.any() for a in said):
-        if not strength[kept]:
-            return []
-        for (layer, columns), a in zip(run.readers, said, strict=True):
-            shape = (-1, *[1] * (layer.weight.ndim - 2))
-            for j in range(columns.shape[1]):
-                share = (a[:, j] / a[kept, j]).reshape(shape)
-                layer.weight[:, columns[kept, j]] = (layer.weight[:, columns[:, j]] * share).sum(1)
-    elif len(run.closed) < run.layer.weight.shape[0]:
-        return run.closed
-    return [c for i, c in enumerate(run.closed) if i != kept]
+    speaker = int(strength.argmax())
+    if not strength[speaker]:
+        return []
+    for (layer, columns), a in zip(run.readers, said, strict=True):
+        shape = (-1, *[1] * (layer.weight.ndim - 2))
+        for j in range(columns.shape[1]):
+            share = (a[:, j] / a[speaker, j]).reshape(shape)
+            layer.weight[:, columns[speaker, j]] = (layer.weight[:, columns[:, j]] * share).sum(1)
+    return [c for i, c in enumerate(run.closed) if i != speaker]
 
 
 def _check_same(plain: nn.Module, example: Tensor, expected: Tensor) -> None:
