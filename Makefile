@@ -38,7 +38,7 @@ lint: $(READY)
 
 # every notebook by plain papermill, with the smallest preset, into a folder of its own
 smoke: $(READY)
-	@$(BIN)/python -m wfnb.smoke
+	@$(BIN)/python -m wfnb.reproduction.smoke
 
 # the slider as a web page: prints its address
 app: $(READY)

@@ -12,9 +12,9 @@ import json
 
 from snakemake.logging import logger
 
-from wfnb.cells import STEPS, graph
+from wfnb.reproduction.cells import STEPS, graph
 from wfnb.paths import project_root, runs_folder
-from wfnb.reproduce import CellLines
+from wfnb.reproduction.reproduce import CellLines
 
 PRESET = config.get("preset", "quick")
 CELLS = {cell.path: cell for cell in graph(PRESET, config.get("settings") or "")}

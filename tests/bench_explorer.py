@@ -17,11 +17,11 @@ import time
 
 import torch
 
-from wfnb.app import free_port
-from wfnb.checks import device_name
-from wfnb.explorer import make_demo
+from wfnb.device import device_name
+from wfnb.explorer.app import free_port
+from wfnb.explorer.widgets import make_demo
 from wfnb.paths import runs_folder, write_whole
-from wfnb.runs import found
+from wfnb.reproduction.runs import found
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 MOVES = 50
@@ -48,7 +48,8 @@ def measure(address: str) -> list[float]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)

@@ -83,9 +83,16 @@ class Normed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.conv_norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
-        self.depthwise, self.depthwise_norm = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6, eps=0.1, affine=False)
+        self.depthwise, self.depthwise_norm = (
+            nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
+            nn.BatchNorm2d(6, eps=0.1, affine=False),
+        )
         self.beside, self.beside_norm = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6)
-        self.left, self.right, self.shared_norm = nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1, bias=False), nn.BatchNorm2d(6)
+        self.left, self.right, self.shared_norm = (
+            nn.Conv2d(6, 6, 1),
+            nn.Conv2d(6, 6, 1, bias=False),
+            nn.BatchNorm2d(6),
+        )
         self.fc = nn.Linear(6, K)
 
     def forward(self, x):
@@ -118,10 +125,20 @@ class InPlace(nn.Module):
 def _vit() -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
-    return VisionTransformer(img_size=8, patch_size=4, num_classes=K, embed_dim=16, depth=2, num_heads=2, mlp_ratio=1.0)
+    return VisionTransformer(
+        img_size=8, patch_size=4, num_classes=K, embed_dim=16, depth=2, num_heads=2, mlp_ratio=1.0
+    )
 
 
-_NETWORKS = {"plain": Plain, "grouped": Grouped, "odd": Odd, "twice": Twice, "normed": Normed, "in_place": InPlace, "vit": _vit}
+_NETWORKS = {
+    "plain": Plain,
+    "grouped": Grouped,
+    "odd": Odd,
+    "twice": Twice,
+    "normed": Normed,
+    "in_place": InPlace,
+    "vit": _vit,
+}
 
 
 def _network(name: str) -> nn.Module:
@@ -130,7 +147,11 @@ def _network(name: str) -> nn.Module:
     with torch.no_grad():
         for value in net.state_dict().values():
             if value.is_floating_point():
-                value.copy_(torch.rand_like(value) + 0.5 if value.ndim == 1 else torch.randn_like(value) / value[0].numel() ** 0.5)
+                value.copy_(
+                    torch.rand_like(value) + 0.5
+                    if value.ndim == 1
+                    else torch.randn_like(value) / value[0].numel() ** 0.5
+                )
     return net
 
 
@@ -149,7 +170,9 @@ def runs_folder(tmp_path, monkeypatch) -> Path:
 def _isolate(monkeypatch, runs: Path) -> None:
     library = str(Path(wfnb.__file__).resolve().parent.parent)
     monkeypatch.setenv("WFNB_RUNS", str(runs))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
 
 
 @pytest.fixture(scope="session")
@@ -200,5 +223,7 @@ def trained(digits):
     """A thin ResNet-20 trained on digits in seconds."""
     torch.manual_seed(0)
     model = wfnb.create_model("resnet20", "digits", width=0.5)
-    wfnb.train(model, digits.train, recipe=wfnb.Training(epochs=4, batch_size=64, lr=0.1, crop=1), progress=False)
+    wfnb.train(
+        model, digits.train, recipe=wfnb.Training(epochs=4, batch_size=64, lr=0.1, crop=1), progress=False
+    )
     return model

@@ -5,7 +5,7 @@ import torch
 
 import wfnb
 from wfnb import metrics
-from wfnb.metrics.accuracy import accuracy_from_counts
+from wfnb.metrics.retain_forget import accuracy_from_counts
 
 LABELS = torch.tensor([0] * 1 + [1] * 7 + [2] * 2 + [3] * 12 + [4] * 3)  # far from balanced
 
@@ -91,8 +91,12 @@ def test_original_scores():
     predicted = logits.argmax(1)
     for c in range(5):
         rest = c != LABELS
-        assert result["acc_r_per_class_pct"][c] == pytest.approx(100 * float((predicted == LABELS)[rest].double().mean()))
-        assert result["acc_f_per_class_pct"][c] == pytest.approx(100 * float((predicted == LABELS)[~rest].double().mean()))
+        assert result["acc_r_per_class_pct"][c] == pytest.approx(
+            100 * float((predicted == LABELS)[rest].double().mean())
+        )
+        assert result["acc_f_per_class_pct"][c] == pytest.approx(
+            100 * float((predicted == LABELS)[~rest].double().mean())
+        )
         assert result["zrf_per_class"][c] == pytest.approx(metrics.zrf(logits[~rest], other[~rest]))
     assert result["zrf"] == pytest.approx(sum(result["zrf_per_class"]) / 5)
     assert result["test_accuracy_pct"] == pytest.approx(100 * float((predicted == LABELS).double().mean()))
@@ -106,7 +110,9 @@ def test_unlearning_scores_agree_with_the_metrics(wf, network, images):
     assert result["acc_f_pct"] == pytest.approx(100 * expected.acc_f)
     for c in range(5):
         own = images[c == LABELS]
-        assert result["zrf_per_class"][c] == pytest.approx(metrics.zrf(wf(own, forget=c), random(own)), abs=1e-5)
+        assert result["zrf_per_class"][c] == pytest.approx(
+            metrics.zrf(wf(own, forget=c), random(own)), abs=1e-5
+        )
 
 
 def test_pair_scores(wf, images):

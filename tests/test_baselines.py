@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wfnb import WFNet, baselines
-from wfnb.data import ImageSet
+from wfnb import WFNet
+from wfnb.evaluation import baselines
 from wfnb.metrics import each_row, forgetting_scores, predict, unlearning_scores, zrf
+from wfnb.originals.data import ImageSet
 from wfnb.recipes import Training
 
 K = 4
@@ -44,7 +45,9 @@ def learned(data):
     torch.manual_seed(0)
     rows = torch.arange(8).view(1, 1, 8, 1).expand(len(data), 1, 8, 8)
     columns = rows.transpose(2, 3)
-    kinds = torch.stack([rows % 2, columns % 2, (rows + columns) % 2, rows * 0], 1)[torch.arange(len(data)), data.labels]
+    kinds = torch.stack([rows % 2, columns % 2, (rows + columns) % 2, rows * 0], 1)[
+        torch.arange(len(data)), data.labels
+    ]
     data = ImageSet((kinds * 200 + data.images // 8).to(torch.uint8), data.labels, data.mean, data.std)
     model = Tiny()
     baselines.train(model, data, recipe=Training(epochs=30, batch_size=20, lr=0.2, crop=0), progress=False)
@@ -69,7 +72,9 @@ def test_retrained_network_never_sees_the_class(data, model, monkeypatch):
     seen = []
     cross_entropy = F.cross_entropy
     monkeypatch.setattr(
-        F, "cross_entropy", lambda logits, labels, **how: seen.extend(labels.tolist()) or cross_entropy(logits, labels, **how)
+        F,
+        "cross_entropy",
+        lambda logits, labels, **how: seen.extend(labels.tolist()) or cross_entropy(logits, labels, **how),
     )
     network = baselines.retrain(model, data, 1, Training(epochs=2, batch_size=16, crop=0))
     assert set(seen) == {0, 2, 3}
@@ -107,7 +112,9 @@ def test_fine_tuning_follows_an_explicit_loop(data, model, method, monkeypatch):
         with torch.no_grad():
             for w, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
                 w -= 0.05 * gradient
-    for (name, ours), theirs in zip(network.state_dict().items(), reference.state_dict().values(), strict=True):
+    for (name, ours), theirs in zip(
+        network.state_dict().items(), reference.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(ours, theirs, msg=name)
 
 
@@ -136,11 +143,17 @@ def test_the_best_of_all_steps_until_nothing_is_left_is_kept(data, method):
     assert (found.steps, found.score) == (scores.index(max(scores)) + 1, pytest.approx(max(scores)))
     assert found.score > 0.6  # the untouched network scores 0.5 at most
     right = found.network(images).argmax(1) == labels
-    assert 0.5 * (float(right[~own].double().mean()) + 1 - float(right[own].double().mean())) == pytest.approx(found.score)
+    assert 0.5 * (
+        float(right[~own].double().mean()) + 1 - float(right[own].double().mean())
+    ) == pytest.approx(found.score)
 
 
 def test_the_rate_of_the_highest_score_wins_and_of_equals_the_fewest_steps():
-    grid = [{"lr": 1.0, "score": 0.9, "steps": 7.0}, {"lr": 2.0, "score": 0.9, "steps": 3.0}, {"lr": 3.0, "score": 0.8, "steps": 1.0}]
+    grid = [
+        {"lr": 1.0, "score": 0.9, "steps": 7.0},
+        {"lr": 2.0, "score": 0.9, "steps": 3.0},
+        {"lr": 3.0, "score": 0.8, "steps": 1.0},
+    ]
     assert baselines.best_rate(grid) == 2.0
 
 
@@ -150,7 +163,10 @@ def test_the_grid_is_the_mean_over_the_classes_tried(data, monkeypatch):
     grid = baselines.rate_grid(model, data, data, "random_labels", [0, 2], batch_size=20)
     assert [point["lr"] for point in grid] == [0.01, 0.1]
     for point in grid:
-        tried = [baselines.fine_tune(model, data, data, c, "random_labels", point["lr"], batch_size=20) for c in (0, 2)]
+        tried = [
+            baselines.fine_tune(model, data, data, c, "random_labels", point["lr"], batch_size=20)
+            for c in (0, 2)
+        ]
         assert point["score"] == pytest.approx((tried[0].score + tried[1].score) / 2)
         assert point["steps"] == (tried[0].steps + tried[1].steps) / 2
 
@@ -190,14 +206,19 @@ def test_random_gates_keep_the_values_of_each_row_and_layer_and_move_them(model)
     before, after = ({name: table.detach() for name, table in net.alphas().items()} for net in (wf, shuffled))
     for c in range(K):  # the gates of weight and bias of a channel stay together
         pairs = {(float(a), float(b)) for a, b in zip(before["conv"][c], before["conv.bias"][c], strict=True)}
-        assert {(float(a), float(b)) for a, b in zip(after["conv"][c], after["conv.bias"][c], strict=True)} == pairs
+        assert {
+            (float(a), float(b)) for a, b in zip(after["conv"][c], after["conv.bias"][c], strict=True)
+        } == pairs
 
 
 def test_kept_networks_come_back_the_same(data, model, tmp_path):
     from safetensors.torch import save_file
 
     networks = {c: baselines.logit_mask(model, c, K) for c in (0, 3)}
-    save_file({name: value.contiguous() for name, value in baselines.packed(networks).items()}, tmp_path / "kept.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in baselines.packed(networks).items()},
+        tmp_path / "kept.safetensors",
+    )
     images, _ = data.all()
     back = baselines.load(tmp_path / "kept.safetensors", Tiny())
     assert list(back) == [0, 3]
@@ -225,6 +246,11 @@ def test_rows_of_a_wfnet_are_scored_as_its_merged_networks(data, model):
         wf.alphas()["conv"].copy_(3 * torch.randn(K, 6, generator=torch.Generator().manual_seed(0)))
     images, labels = data.all()
     merged = forgetting_scores(((c, wf.merge(c)) for c in range(K)), model, images, labels)
-    assert unlearning_scores(wf, model, images, labels)["acc_r_per_class_pct"] == merged["acc_r_per_class_pct"]
-    assert merged["acc_f_per_class_pct"] == forgetting_scores(each_row(wf), model, images, labels)["acc_f_per_class_pct"]
+    assert (
+        unlearning_scores(wf, model, images, labels)["acc_r_per_class_pct"] == merged["acc_r_per_class_pct"]
+    )
+    assert (
+        merged["acc_f_per_class_pct"]
+        == forgetting_scores(each_row(wf), model, images, labels)["acc_f_per_class_pct"]
+    )
     assert torch.equal(wf(images), model(images))

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from wfnb import bench, bench_results
-from wfnb.training import training_step
+from wfnb.bench import measure as bench
+from wfnb.bench import results as bench_results
+from wfnb.originals.training import training_step
 
 CPU = torch.device("cpu")
 
@@ -62,7 +63,11 @@ def test_a_step_expands_to_as_many_images_as_a_training_step(monkeypatch):
     step.run()
     assert seen == [bench.SMOKE.images]
     recipe = one.recipe
-    assert math.isfinite(training_step(one.network(10).train(), one.images, one.labels, recipe, torch.optim.SGD([torch.zeros(1)], 1)))
+    assert math.isfinite(
+        training_step(
+            one.network(10).train(), one.images, one.labels, recipe, torch.optim.SGD([torch.zeros(1)], 1)
+        )
+    )
 
 
 def test_what_torch_computes_is_counted_and_views_are_not():
@@ -83,7 +88,9 @@ def test_rows_ask_for_little_beyond_the_original():
 
 def test_one_image_is_measured_under_each_kind_of_row():
     one, seen = bench._Bench("resnet20", bench.SMOKE, CPU), []
-    one.wf.register_forward_hook(lambda module, args, kwargs, out: seen.append((len(args[0]), kwargs["forget"])), with_kwargs=True)
+    one.wf.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append((len(args[0]), kwargs["forget"])), with_kwargs=True
+    )
     found = one.one_image
     assert list(found) == ["original", "one row", "a row an image"]
     assert min(found.values()) > 0
@@ -121,35 +128,65 @@ def costs(ratios=(1.0,), **methods):
     ours = methods["WF_Net"]
 
     def cost(seconds, acc_r, acc_f, networks=10):
-        seen = {f"{split}{name}_pct": value for split in ("", "val_") for name, value in (("acc_r", acc_r), ("acc_f", acc_f))}
+        seen = {
+            f"{split}{name}_pct": value
+            for split in ("", "val_")
+            for name, value in (("acc_r", acc_r), ("acc_f", acc_f))
+        }
         return {"seconds": seconds, "networks": networks, "bytes": networks} | seen
 
     schedules = [(50, ours[0] / 3, ours[1] - 1), (200, *ours[:2])]
     return {
         "network": "toy",
         "classes": 10,
-        "methods": {name.replace("WF_Net", "WF-Net"): cost(*v, 1 if name == "WF_Net" else 10) for name, v in methods.items()},
-        "schedules": [{"steps": n, "retain_on": "original", "chi": 1} | cost(t, acc_r, ours[2], 1) for n, t, acc_r in schedules],
+        "methods": {
+            name.replace("WF_Net", "WF-Net"): cost(*v, 1 if name == "WF_Net" else 10)
+            for name, v in methods.items()
+        },
+        "schedules": [
+            {"steps": n, "retain_on": "original", "chi": 1} | cost(t, acc_r, ours[2], 1)
+            for n, t, acc_r in schedules
+        ],
         "ratios": list(ratios),
     }
 
 
 def test_against_the_cheapest_method_the_quickest_schedule_counts_that_is_as_good():
-    found = costs((0.2, 0.25, 0.5), WF_Net=(30, 98, 0), random_labels=(40, 90, 0), negative_gradients=(60, 98, 0), retrained=(900, 99, 0))
+    found = costs(
+        (0.2, 0.25, 0.5),
+        WF_Net=(30, 98, 0),
+        random_labels=(40, 90, 0),
+        negative_gradients=(60, 98, 0),
+        retrained=(900, 99, 0),
+    )
     row = bench._all_classes_row(found)
     assert (row["against"], row["figure"], row["repeats"], row["met"]) == ("random_labels", 0.25, 3, True)
-    assert row["steps_by_method"] == {"random_labels": 50, "negative_gradients": 200, "retrained": None}  # nothing reaches 99
+    assert row["steps_by_method"] == {
+        "random_labels": 50,
+        "negative_gradients": 200,
+        "retrained": None,
+    }  # nothing reaches 99
     assert row["pays_off_from_classes"] == 3  # 10 s, and 4 s a class
-    assert row["pays_off_from_classes_by_method"] == {"random_labels": 3, "negative_gradients": 5, "retrained": 1}
+    assert row["pays_off_from_classes_by_method"] == {
+        "random_labels": 3,
+        "negative_gradients": 5,
+        "retrained": 1,
+    }
 
 
 def test_a_method_that_forgets_more_is_not_reached():
     row = bench._all_classes_row(costs((3.0,), WF_Net=(30, 98, 0.5), random_labels=(10, 90, 0)))
-    assert (row["against"], row["figure"], row["met"], row["steps_by_method"]) == ("random_labels", 3.0, False, {"random_labels": None})
+    assert (row["against"], row["figure"], row["met"], row["steps_by_method"]) == (
+        "random_labels",
+        3.0,
+        False,
+        {"random_labels": None},
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "figure", "met"), [("step", 0.75, True), ("step", 0.76, False), ("all_rows", 0.95, True), ("all_rows", 0.94, False)]
+    ("name", "figure", "met"),
+    [("step", 0.75, True), ("step", 0.76, False), ("all_rows", 0.95, True), ("all_rows", 0.94, False)],
 )
 def test_goals(name, figure, met):
     assert bench.GOALS[name].met(figure) is met
@@ -160,7 +197,10 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="wfnb bench --device cpu"):
         bench_results.kept(CPU)
     calls = {"original": 72, "one row": 85}
-    rows = [bench._row("step", "resnet20", [0.7, 0.8, 0.9], without_gates=0.66, calls=calls), bench._row("import", "", [1.1])]
+    rows = [
+        bench._row("step", "resnet20", [0.7, 0.8, 0.9], without_gates=0.66, calls=calls),
+        bench._row("import", "", [1.1]),
+    ]
     rows.append(bench._row("one_row", "resnet20", [1.0], one_image={"original": 1.101, "one row": 1.5}))
     rows.append(bench._all_classes_row(costs((0.11,), WF_Net=(30, 98, 0), retrained=(90, 97, 0))))
     found = {
@@ -182,9 +222,13 @@ def test_figures_are_kept_and_read_and_missed_without(tmp_path, monkeypatch):
     assert "GPU: none." in page
     assert "with nothing gated takes 0.66 (resnet20) of a training step" in page
     assert "| 50 | original | 1 | 10.0 |" in page
-    assert "| retrained | 90.0 | 10 | 10 | 97.00 | 0.00 | 50 | 2 |" in page  # 10 s in 50 steps, and 9 s a class
+    assert (
+        "| retrained | 90.0 | 10 | 10 | 97.00 | 0.00 | 50 | 2 |" in page
+    )  # 10 s in 50 steps, and 9 s a class
     for network, figures in {"resnet20": (0.8, 0.9, 30.4, 1520), "vit_t": (1.1, 1.0, 31.0, None)}.items():
-        rows.append(bench._row("step_compiled", network, [0.6], **dict(zip(bench.COMPILED, figures, strict=True))))
+        rows.append(
+            bench._row("step_compiled", network, [0.6], **dict(zip(bench.COMPILED, figures, strict=True)))
+        )
     bench_results.keep(found)
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "| resnet20 | 0.8 | 0.9 | 30 | 1520 |" in page
@@ -210,13 +254,19 @@ def test_figures_of_the_other_kind_of_device_are_shown_where_they_are_kept(runs_
 
 def test_a_compiled_step_pays_once_what_it_saves_makes_up_for_compiling(monkeypatch):
     one = bench._Bench("resnet20", bench.SMOKE, CPU)
-    compiled, step = [], bench.steps_of
-    monkeypatch.setattr(bench, "steps_of", lambda work, device, wanted: compiled.append(wanted) or step(work, device, False))
+    compiled, step = [], bench.compiled_step
+    monkeypatch.setattr(
+        bench,
+        "compiled_step",
+        lambda work, device, wanted: compiled.append(wanted) or step(work, device, False),
+    )
     monkeypatch.setattr(bench, "_timed", lambda work, device: (work(), 30.0))
     monkeypatch.setattr(bench, "_seconds", lambda work, calls, device: 0.1)
     ratios = iter([[0.75], [0.9], [1.1], [0.9]])
     one.ratio = lambda first, second: next(ratios)
-    assert one.compiling == dict(zip(bench.COMPILED, (0.75, 0.9, 30.0, 1200), strict=True))  # 25 of 100 ms saved
+    assert one.compiling == dict(
+        zip(bench.COMPILED, (0.75, 0.9, 30.0, 1200), strict=True)
+    )  # 25 of 100 ms saved
     del one.compiling
     assert one.compiling["pays_off_from_steps"] is None
     assert compiled == [True, True, False, False, False, False]  # compiled once, measured twice
@@ -224,7 +274,11 @@ def test_a_compiled_step_pays_once_what_it_saves_makes_up_for_compiling(monkeypa
 
 @pytest.mark.parametrize(
     ("gpu", "device", "said"),
-    [(None, "cpu", "none was at hand"), ("a GPU", "cpu", "a GPU, on which nothing here was measured"), ("a GPU", "cuda", "a GPU")],
+    [
+        (None, "cpu", "none was at hand"),
+        ("a GPU", "cpu", "a GPU, on which nothing here was measured"),
+        ("a GPU", "cuda", "a GPU"),
+    ],
 )
 def test_what_is_said_of_a_gpu(gpu, device, said, monkeypatch):
     monkeypatch.setattr(bench, "as_device", lambda name: torch.device("cuda" if gpu else "cpu"))

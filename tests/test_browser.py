@@ -22,10 +22,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from wfnb.app import free_port
-from wfnb.cells import Cell
-from wfnb.notebooks import run_cell
+from wfnb.explorer.app import free_port
 from wfnb.paths import notebooks_folder
+from wfnb.reproduction.cells import Cell
+from wfnb.reproduction.notebooks import run_cell
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
@@ -71,7 +71,13 @@ def shots(tmp_path_factory):
 @contextmanager
 def server(command: list[str], address: str, environment: dict[str, str], log: Path):
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | environment, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment,
+            start_new_session=True,
+        )
         try:
             deadline = time.monotonic() + PATIENCE / 1000
             while True:
@@ -106,7 +112,10 @@ def lab(runs_path, tmp_path_factory):
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", f"--ServerApp.root_dir={folder}",
         "--IdentityProvider.token=", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
-    own = {f"JUPYTER{name}_DIR": str(folder / f".{name}") for name in ("_CONFIG", "LAB_SETTINGS", "LAB_WORKSPACES")}
+    own = {
+        f"JUPYTER{name}_DIR": str(folder / f".{name}")
+        for name in ("_CONFIG", "LAB_SETTINGS", "LAB_WORKSPACES")
+    }
     with server(command, f"http://127.0.0.1:{port}", own, folder / "log") as address:
         yield address
 
@@ -124,7 +133,12 @@ def page(browser):
     """A new visitor; the test fails where the browser's console holds an error."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page, errors = context.new_page(), []
-    page.on("console", lambda message: errors.append(f"{message.text} {message.location}") if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: (
+            errors.append(f"{message.text} {message.location}") if message.type == "error" else None
+        ),
+    )
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     context.close()
@@ -144,7 +158,9 @@ def opened_in_lab(page, address: str):
     last = max(i for i, cell in enumerate(cells) if "page" in cell["metadata"].get("tags", []))
     page.get_by_text(re.compile(r"\| Idle")).wait_for(timeout=PATIENCE)  # the kernel is there
     page.locator(".jp-NotebookPanel .jp-Cell").first.click()
-    for _ in range(last + 1):  # not all cells: JupyterLab would scroll to the last one, and take the page out of sight
+    for _ in range(
+        last + 1
+    ):  # not all cells: JupyterLab would scroll to the last one, and take the page out of sight
         page.keyboard.press("Shift+Enter")
     page.wait_for_selector(".wfnb-numbers .tiles", timeout=PATIENCE)
     return page
@@ -157,7 +173,10 @@ def slider(page, name: str = "Forget the class"):
 def numbers(page, forgotten: str, share: float = 0) -> dict[str, float]:
     """The numbers in the page, once it shows what was chosen."""
     page.wait_for_selector(f'.tiles[data-forgotten="{forgotten}"][data-share^="{share}"]', timeout=PATIENCE)
-    return {t.get_attribute("data-metric"): float(t.get_attribute("data-value")) for t in page.locator(".tile").all()}
+    return {
+        t.get_attribute("data-metric"): float(t.get_attribute("data-value"))
+        for t in page.locator(".tile").all()
+    }
 
 
 def check_class(page, cell: Cell, c: int) -> None:
@@ -176,7 +195,9 @@ def keyboard_and_mouse(page) -> None:
     check_class(page, RESNET, 3)
     assert page.locator(".grid .changed").count() >= 1
     box = page.locator(".wfnb-explorer .noUi-target").first.bounding_box()
-    page.mouse.click(box["x"] + box["width"] * 8 / 10, box["y"] + box["height"] / 2)  # none, 0, ... 7: the ninth of eleven stops
+    page.mouse.click(
+        box["x"] + box["width"] * 8 / 10, box["y"] + box["height"] / 2
+    )  # none, 0, ... 7: the ninth of eleven stops
     check_class(page, RESNET, 7)
 
 
@@ -237,7 +258,9 @@ def uploads(page, folder: Path) -> None:
 def controls_have_names(page) -> None:
     for control in page.locator(".wfnb-explorer").first.locator("select, button, [role=slider], input").all():
         if control.is_visible():
-            named = control.evaluate("e => e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent.trim()")
+            named = control.evaluate(
+                "e => e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent.trim()"
+            )
             assert named, control.evaluate("e => e.outerHTML")
 
 
@@ -313,7 +336,7 @@ def test_an_error_in_a_callback_is_shown_and_the_page_lives_on(page, voila, shot
 
 def test_without_a_run_the_page_offers_to_make_one(page, tmp_path, shots):
     port = free_port("127.0.0.1", 19066)
-    code = f"import wfnb.app as a; a.found = lambda step: [1]; a.serve(port={port})"  # as if the runs had vanished after the start
+    code = f"import wfnb.explorer.app as a; a.found = lambda step: [1]; a.serve(port={port})"  # as if the runs had vanished after the start
     empty = {"WFNB_RUNS": str(tmp_path / "none")}
     with server([sys.executable, "-c", code], f"http://127.0.0.1:{port}", empty, tmp_path / "log") as address:
         page.goto(address)

@@ -7,18 +7,23 @@ import sys
 import pytest
 import torch
 
-from wfnb.checks import as_device, check_choice, check_type
+from wfnb.checks import check_choice, check_type
+from wfnb.device import as_device
 
 
 def test_choice():
     check_choice("fruit", "apple", ["apple", "pear"])
-    with pytest.raises(ValueError, match=r"^unknown fruit 'aple': allowed are 'apple', 'pear'\. Did you mean 'apple'\?$"):
+    with pytest.raises(
+        ValueError, match=r"^unknown fruit 'aple': allowed are 'apple', 'pear'\. Did you mean 'apple'\?$"
+    ):
         check_choice("fruit", "aple", ["apple", "pear"])
     with pytest.raises(ValueError, match=r"^unknown fruit 3: allowed are 'apple', 'pear'\.$"):
         check_choice("fruit", 3, iter(["apple", "pear"]))
 
 
-@pytest.mark.parametrize(("value", "example"), [(1, 2), ("a", ""), (1.5, 0.0), (True, False), ({}, {"a": 1}), (None, None)])
+@pytest.mark.parametrize(
+    ("value", "example"), [(1, 2), ("a", ""), (1.5, 0.0), (True, False), ({}, {"a": 1}), (None, None)]
+)
 def test_type(value, example):
     assert check_type("it", value, example) is value
 
@@ -27,9 +32,13 @@ def test_whole_numbers_pass_for_floats():
     assert type(check_type("it", 3, 0.5)) is float
 
 
-@pytest.mark.parametrize(("value", "example"), [(True, 1), (1, True), ("1", 1), (1.0, 1), (True, 1.0), (None, 1), ([], {})])
+@pytest.mark.parametrize(
+    ("value", "example"), [(True, 1), (1, True), ("1", 1), (1.0, 1), (True, 1.0), (None, 1), ([], {})]
+)
 def test_wrong_type(value, example):
-    with pytest.raises(TypeError, match=f"it must be of type {type(example).__name__}.*not {type(value).__name__}"):
+    with pytest.raises(
+        TypeError, match=f"it must be of type {type(example).__name__}.*not {type(value).__name__}"
+    ):
         check_type("it", value, example)
 
 
@@ -43,9 +52,15 @@ def test_devices():
 
 def test_a_processor_is_named_with_the_vector_instructions_in_use():
     """In a process that torch is told to use none of, this machine's name ends otherwise."""
-    command = [sys.executable, "-c", "import torch; from wfnb.checks import device_name; print(device_name(torch.device('cpu')))"]
+    command = [
+        sys.executable,
+        "-c",
+        "import torch; from wfnb.device import device_name; print(device_name(torch.device('cpu')))",
+    ]
     plain, here = (
-        subprocess.run(command, env=os.environ | wish, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(
+            command, env=os.environ | wish, capture_output=True, text=True, check=True
+        ).stdout.strip()
         for wish in ({"ATEN_CPU_CAPABILITY": "default"}, {})
     )
     assert plain.endswith(", DEFAULT")

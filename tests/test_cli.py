@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from wfnb import cli
-from wfnb.cells import STEPS, Cell, graph
-from wfnb.presets import PRESETS
+from wfnb.reproduction.cells import STEPS, Cell, graph
+from wfnb.reproduction.presets import PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -20,7 +20,10 @@ def test_every_cell_comes_after_those_it_needs(preset):
     for i, cell in enumerate(cells):
         for need in cell.needed():
             assert need.path in paths[:i], (cell.path, need.path)
-        assert Cell.of(cell.step, {"settings": {}, **cell.parameters()} if cell.arch else cell.parameters()).path == cell.path
+        assert (
+            Cell.of(cell.step, {"settings": {}, **cell.parameters()} if cell.arch else cell.parameters()).path
+            == cell.path
+        )
         assert cell.notebook.is_file()
 
 
@@ -28,16 +31,26 @@ def test_quick_is_what_the_readme_promises():
     cells = [c for c in graph("quick") if c.step == "untrain"]
     assert {c.arch for c in cells} == {"vgg16", "resnet18", "vit_t", "vit_s"}
     for arch in {c.arch for c in cells}:
-        seeds = {r: sorted(c.seed for c in cells if (c.arch, c.recipe) == (arch, r)) for r in ("wfnb", "paper", "author")}
+        seeds = {
+            r: sorted(c.seed for c in cells if (c.arch, c.recipe) == (arch, r))
+            for r in ("wfnb", "paper", "author")
+        }
         assert seeds == {"wfnb": [0, 1, 2], "paper": [0], "author": [0]}
 
 
 def test_settings_of_a_graph():
     cells = graph("quick", "untrain/resnet18.lambda1=2.0 untrain.lambda2=0.5")
     for cell in cells:
-        expected = {} if cell.step != "untrain" else {"lambda2": 0.5} | ({"lambda1": 2.0} if cell.arch == "resnet18" else {})
+        expected = (
+            {}
+            if cell.step != "untrain"
+            else {"lambda2": 0.5} | ({"lambda1": 2.0} if cell.arch == "resnet18" else {})
+        )
         assert cell.settings == expected
-    for settings, words in [("untrane.lambda1=2", "'untrane'.*'untrain'"), ("untrain/resnet19.lambda1=2", "'resnet19'.*'resnet18'")]:
+    for settings, words in [
+        ("untrane.lambda1=2", "'untrane'.*'untrain'"),
+        ("untrain/resnet19.lambda1=2", "'resnet19'.*'resnet18'"),
+    ]:
         with pytest.raises(ValueError, match=words):
             graph("quick", settings)
 
@@ -49,9 +62,26 @@ def test_commands_can_be_pasted(monkeypatch):
     monkeypatch.setattr(cli, "run_cell", lambda cell, given, quiet: ran.append(cell) or cell.executed)
     for wanted in (
         Cell.of(
-            "untrain", {"preset": "quick", "dataset": "digits", "arch": "vit_s", "seed": 2, "recipe": "paper", "settings": {"lr": 0.5}}
+            "untrain",
+            {
+                "preset": "quick",
+                "dataset": "digits",
+                "arch": "vit_s",
+                "seed": 2,
+                "recipe": "paper",
+                "settings": {"lr": 0.5},
+            },
         ),
-        Cell.of("train", {"preset": "paper", "dataset": "folder:/some where/it's", "arch": "timm:resnet18", "seed": 0, "settings": {}}),
+        Cell.of(
+            "train",
+            {
+                "preset": "paper",
+                "dataset": "folder:/some where/it's",
+                "arch": "timm:resnet18",
+                "seed": 0,
+                "settings": {},
+            },
+        ),
         Cell.of("tables", {"preset": "quick"}),
     ):
         program, *arguments = shlex.split(wanted.command())
@@ -127,6 +157,6 @@ def test_the_benchmark_starts_anew_with_the_memory_that_kernels_keep(monkeypatch
     monkeypatch.setattr(os, "execv", started)
     assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2
     assert seen == [(["-m", "wfnb.cli", "bench", "--device", "cpu", "--repeats", "3"], str(2**28))]
-    monkeypatch.setattr("wfnb.bench.measure", lambda device, scale: started(None, ["", scale.repeats]))
+    monkeypatch.setattr("wfnb.bench.measure.measure", lambda device, scale: started(None, ["", scale.repeats]))
     assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2  # once
     assert seen[1][0] == [3]

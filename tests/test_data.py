@@ -11,8 +11,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import wfnb
-from wfnb import data as wfnb_data
-from wfnb.data import ImageSet, batches, load_dataset, sample
+from wfnb.originals import data as wfnb_data
+from wfnb.originals.data import ImageSet, batches, load_dataset, sample
 
 
 def keys(part):
@@ -26,7 +26,9 @@ def test_digits_splits_cover_everything_once(digits):
     parts = (digits.train, digits.val, digits.test)
     assert sum(map(len, parts)) == 1797
     everything = [image.numpy().tobytes() for part in parts for image in part.images]
-    assert len(set(everything)) == len(everything)  # no image of digits occurs twice, so the splits are disjoint
+    assert len(set(everything)) == len(
+        everything
+    )  # no image of digits occurs twice, so the splits are disjoint
     assert (digits.num_classes, digits.channels, digits.size) == (10, 1, 16)
     assert "1,797" not in repr(digits)
     assert f"test {len(digits.test)}" in repr(digits)
@@ -42,7 +44,9 @@ def test_splits_are_fixed_by_the_seed_and_the_test_split_never_changes(digits):
 
 
 def test_splits_are_stratified(digits):
-    whole = sum(torch.bincount(part.labels, minlength=10) for part in (digits.train, digits.val, digits.test)).double()
+    whole = sum(
+        torch.bincount(part.labels, minlength=10) for part in (digits.train, digits.val, digits.test)
+    ).double()
     for part in (digits.train, digits.val, digits.test):
         share = torch.bincount(part.labels, minlength=10) / whole
         assert float(share.max() - share.min()) < 0.02
@@ -115,7 +119,9 @@ def test_shuffling(kind, image_set):
     for seed in (0, 0, 1):
         found = list(batches(source, 4, generator=torch.Generator().manual_seed(seed)))
         labels = torch.cat([labels for _, labels in found])
-        assert torch.equal(torch.cat([images for images, _ in found]), image_set.all()[0][labels])  # images move with their labels
+        assert torch.equal(
+            torch.cat([images for images, _ in found]), image_set.all()[0][labels]
+        )  # images move with their labels
         passes.append(labels.tolist())
     assert sorted(passes[0]) == list(range(11))
     assert passes[0] == passes[1] != passes[2]
@@ -197,7 +203,9 @@ def test_a_folder_with_test_instead_of_val(folder):
 
 def test_a_folder_without_the_data(folder, tmp_path):
     for path in (tmp_path / "nowhere", folder / "train"):
-        with pytest.raises(FileNotFoundError, match=r"must hold train/<class>/\*\.jpg and val/<class>/") as caught:
+        with pytest.raises(
+            FileNotFoundError, match=r"must hold train/<class>/\*\.jpg and val/<class>/"
+        ) as caught:
             load_dataset(f"folder:{path}")
         assert str(path) in str(caught.value)
 
@@ -212,7 +220,8 @@ def test_a_folder_whose_classes_differ(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("digit", ["'digit'", "Did you mean 'digits'"]), ("svhn", ["'svhn'", "'mnist'", "folder:"]), (3, ["3"])]
+    ("name", "words"),
+    [("digit", ["'digit'", "Did you mean 'digits'"]), ("svhn", ["'svhn'", "'mnist'", "folder:"]), (3, ["3"])],
 )
 def test_unknown_names(name, words):
     with pytest.raises(ValueError, match="unknown data set") as caught:
@@ -248,7 +257,10 @@ def test_missing_data_without_a_network(name, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "present", "shape", "sizes"),
-    [("mnist", "MNIST/raw", (1, 28, 28), (54000, 6000, 10000)), ("cifar10", "cifar-10-batches-py", (3, 32, 32), (45000, 5000, 10000))],
+    [
+        ("mnist", "MNIST/raw", (1, 28, 28), (54000, 6000, 10000)),
+        ("cifar10", "cifar-10-batches-py", (3, 32, 32), (45000, 5000, 10000)),
+    ],
 )
 def test_real_data(name, present, shape, sizes):
     if not (Path(os.environ.get("WFNB_DATA", "data")) / present).is_dir():

@@ -10,9 +10,12 @@ import torch
 from PIL import Image
 
 import wfnb
-from wfnb import explorer, lookups, metrics, runs, views
-from wfnb.cells import Cell
-from wfnb.uploads import LARGEST_MB, read_image
+from wfnb import metrics
+from wfnb.explorer import lookups, views
+from wfnb.explorer import widgets as explorer
+from wfnb.explorer.uploads import LARGEST_MB, read_image
+from wfnb.reproduction import runs
+from wfnb.reproduction.cells import Cell
 
 CELL = Cell("untrain", "smoke", "digits", "resnet18", recipe="wfnb")
 
@@ -79,7 +82,9 @@ def test_the_numbers_of_a_class_are_those_of_metrics_json(run, look):
         assert shown(html, "acc_f_pct") == saved["acc_f_per_class_pct"][c]
         assert shown(html, "zrf") == pytest.approx(saved["zrf_per_class"][c], abs=1e-6)
     train = json.loads((run.needs("train").cell.folder / "metrics.json").read_text())
-    assert shown(moved(page, forget=-1)._numbers.value, "acc_r_pct") == pytest.approx(train["test_accuracy_pct"], abs=1e-4)
+    assert shown(moved(page, forget=-1)._numbers.value, "acc_r_pct") == pytest.approx(
+        train["test_accuracy_pct"], abs=1e-4
+    )
 
 
 def test_look_ups_equal_direct_computation(look):
@@ -87,7 +92,9 @@ def test_look_ups_equal_direct_computation(look):
         for c in range(10):
             direct = look.wf(look.images, forget=c)
             torch.testing.assert_close(look.choice({c}).logits[0], direct, atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(look.choice({c}).logits[-1], look.wf(look.images), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                look.choice({c}).logits[-1], look.wf(look.images), atol=1e-4, rtol=1e-4
+            )
 
 
 @pytest.mark.parametrize("classes", [(4,), (2, 7)])
@@ -96,7 +103,10 @@ def test_a_share_opens_the_lowest_gates_of_each_layer(look, classes):
     network = look.wf.original()
     with torch.no_grad():
         for name, layer in look.wf.filters.items():
-            gates = [min(float(torch.sigmoid(layer.alpha[c, k])) for c in classes) for k in range(layer.alpha.shape[1])]
+            gates = [
+                min(float(torch.sigmoid(layer.alpha[c, k])) for c in classes)
+                for k in range(layer.alpha.shape[1])
+            ]
             order = sorted(range(len(gates)), key=lambda k: gates[k])
             for k in order[: round(lookups.SHARES[at] * len(gates))]:
                 gates[k] = 1.0
@@ -147,7 +157,9 @@ def test_tables_are_kept_beside_the_run_and_only_for_its_alpha_file(run, look, m
     file = run.cell.folder / "lookups.safetensors"
     assert file.is_file()
     computed = []
-    monkeypatch.setattr(lookups, "logits_by_share", lambda *a, f=lookups.logits_by_share: computed.append(1) or f(*a))
+    monkeypatch.setattr(
+        lookups, "logits_by_share", lambda *a, f=lookups.logits_by_share: computed.append(1) or f(*a)
+    )
     again = explorer.open_lookups(run.cell)
     assert not computed
     assert torch.equal(again.choice({3}).logits, look.choice({3}).logits)
@@ -186,7 +198,9 @@ def test_uploads_of_every_kind_are_read(look, image, kind, note):
 
 
 def test_the_same_picture_in_8_and_16_bit_is_the_same_input(look):
-    tensors = [read_image(image_file(Image.fromarray(a)), look.data)[0] for a in (GREY, GREY.astype(np.uint16) * 257)]
+    tensors = [
+        read_image(image_file(Image.fromarray(a)), look.data)[0] for a in (GREY, GREY.astype(np.uint16) * 257)
+    ]
     torch.testing.assert_close(*tensors, atol=0.02, rtol=0)
 
 
@@ -209,7 +223,13 @@ def test_an_upload_is_shown_and_a_bad_one_leaves_the_page_alive(look):
     page = explorer.Explorer(look.wf, look.data, lookups=look)
     for content, said in ((image_file(Image.fromarray(GREY)), "before:"), (b"?", "not a whole image")):
         page.upload.value = (
-            {"name": "x", "type": "", "size": len(content), "content": memoryview(content), "last_modified": datetime.now(UTC)},
+            {
+                "name": "x",
+                "type": "",
+                "size": len(content),
+                "content": memoryview(content),
+                "last_modified": datetime.now(UTC),
+            },
         )
         assert said in page._uploaded.value
     assert "forgotten: 4" in moved(page, forget=4)._numbers.value

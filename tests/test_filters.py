@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 import wfnb
-from wfnb import filters
+from wfnb.evaluation import filters
 
 # three classes, six filters; the two lowest of each row: {1, 4}, {4, 0}, {1, 5}
 TABLE = np.array(
@@ -25,7 +25,9 @@ def test_known_rows_give_the_known_graph():
     assert filters.shared_filters(TABLE, 2) == {1: [0, 2], 4: [0, 1]}
     assert filters.shared_filters(TABLE, 2, classes=1) == {0: [1], 1: [0, 2], 4: [0, 1], 5: [2]}
     assert filters.shared_filters(TABLE, 2, classes=3) == {}
-    assert filters.shared_filters(TABLE, 10) == {f: [0, 1, 2] for f in range(6)}  # a layer of fewer filters is shared whole
+    assert filters.shared_filters(TABLE, 10) == {
+        f: [0, 1, 2] for f in range(6)
+    }  # a layer of fewer filters is shared whole
 
 
 def test_ties_are_broken_by_index():
@@ -35,7 +37,10 @@ def test_ties_are_broken_by_index():
 def test_sharing_by_chance_is_the_mean_over_all_choices():
     chosen, channels = (2, 1, 2), 4
     choices = [list(itertools.combinations(range(channels), n)) for n in chosen]
-    counts = [sum(sum(f in own for own in drawn) >= 2 for f in range(channels)) for drawn in itertools.product(*choices)]
+    counts = [
+        sum(sum(f in own for own in drawn) >= 2 for f in range(channels))
+        for drawn in itertools.product(*choices)
+    ]
     assert filters.expected_shared(chosen, channels) == pytest.approx(np.mean(counts))
 
 
@@ -66,7 +71,9 @@ def test_the_thirds_are_those_that_attention_computes_with(vit):
     name, gates = "blocks.0.attn.qkv", torch.ones(72)
     gates[[i for i, called in enumerate(filters.filter_names(72, 3)) if called.startswith("v1.")]] = 0
     handed = []
-    handle = vit.model.blocks[0].attn.proj.register_forward_pre_hook(lambda module, args: handed.append(args[0]))
+    handle = vit.model.blocks[0].attn.proj.register_forward_pre_hook(
+        lambda module, args: handed.append(args[0])
+    )
     with torch.no_grad():
         x = torch.randn(2, 1, 16, 16)
         vit(x)
@@ -86,19 +93,27 @@ def test_the_overlap_table_counts_each_layer(vit):
         shared = {f for a, b in itertools.combinations(lowest, 2) for f in a & b}
         assert overlap.loc[layer, "shared"] == len(shared)
         assert set(overlap.loc[layer, "which"]) == {filters.filter_names(72, 3)[f] for f in shared}
-        chance = sum(filters.expected_shared([len([f for f in low if f // 24 == i]) for low in lowest], 24) for i in range(3))
+        chance = sum(
+            filters.expected_shared([len([f for f in low if f // 24 == i]) for low in lowest], 24)
+            for i in range(3)
+        )
         assert overlap.loc[layer, "shared_by_chance"] == pytest.approx(chance)
 
 
 def test_random_rows_share_what_chance_says():
     rng = np.random.default_rng(0)
     counts = [len(filters.shared_filters(rng.random((10, 64)))) for _ in range(400)]
-    assert np.mean(counts) == pytest.approx(filters.expected_shared([10] * 10, 64), abs=4 * np.std(counts) / 20)
+    assert np.mean(counts) == pytest.approx(
+        filters.expected_shared([10] * 10, 64), abs=4 * np.std(counts) / 20
+    )
 
 
 def test_the_most_shared_filter_of_each_part():
     assert filters.most_shared(TABLE, count=2) == {"1": (1, [0, 2])}
-    assert filters.most_shared(TABLE, heads=1, count=2) == {"q0.1": (1, [0, 2]), "v0.0": (4, [0, 1])}  # no k among the lowest
+    assert filters.most_shared(TABLE, heads=1, count=2) == {
+        "q0.1": (1, [0, 2]),
+        "v0.0": (4, [0, 1]),
+    }  # no k among the lowest
 
 
 def test_similar_rows_of_confused_classes_correlate():
@@ -110,7 +125,9 @@ def test_similar_rows_of_confused_classes_correlate():
     counts = rng.integers(0, 9, (5, 5)) + 20 * np.eye(5, dtype=int)
     share = counts / counts.sum(1, keepdims=True)
     pairs = list(itertools.combinations(range(5), 2))
-    expected = scipy.stats.spearmanr([similarity[i, j] for i, j in pairs], [share[i, j] + share[j, i] for i, j in pairs]).statistic
+    expected = scipy.stats.spearmanr(
+        [similarity[i, j] for i, j in pairs], [share[i, j] + share[j, i] for i, j in pairs]
+    ).statistic
     found = filters.rank_correlation(similarity, counts)
     assert found["spearman"] == pytest.approx(expected)
     assert 0.001 <= found["p"] <= 1
@@ -136,5 +153,8 @@ def test_channel_means_are_those_of_the_original_layer(vit):
     conv = wfnb.WFNet(wfnb.create_model("resnet18", "digits", width=1 / 16).eval(), 10)
     with torch.no_grad(), conv.forgetting(2):
         torch.testing.assert_close(
-            filters.channel_means(conv, "conv1", images), conv.original().conv1(images).mean((2, 3)), atol=1e-5, rtol=1e-5
+            filters.channel_means(conv, "conv1", images),
+            conv.original().conv1(images).mean((2, 3)),
+            atol=1e-5,
+            rtol=1e-5,
         )

@@ -12,8 +12,8 @@ import nbformat
 import psutil
 import pytest
 
-from wfnb.forkserver import ADDRESS, CAN_FORK, forkserver
-from wfnb.notebooks import execute
+from wfnb.reproduction.forkserver import ADDRESS, CAN_FORK, forkserver
+from wfnb.reproduction.notebooks import execute
 
 pytestmark = pytest.mark.skipif(not CAN_FORK, reason="kernels are forked on Linux without a GPU")
 
@@ -27,15 +27,22 @@ def server():
 
 def run(folder: Path, *sources: str, **parameters) -> list[str]:
     """What each cell of a notebook of these cells prints."""
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    notebook.cells = [nbformat.v4.new_code_cell("x = 0", metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, sources)]
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    notebook.cells = [
+        nbformat.v4.new_code_cell("x = 0", metadata={"tags": ["parameters"]}),
+        *map(nbformat.v4.new_code_cell, sources),
+    ]
     for cell in notebook.cells:
         del cell["id"]
     notebook.nbformat_minor = 4
     nbformat.write(notebook, folder / "a.ipynb")
     execute(folder / "a.ipynb", parameters, folder / "out" / "a.ipynb")
     cells = json.loads((folder / "out" / "a.ipynb").read_text())["cells"]
-    return ["".join("".join(out.get("text", "")) for out in cell["outputs"]).strip() for cell in cells][-len(sources) :]
+    return ["".join("".join(out.get("text", "")) for out in cell["outputs"]).strip() for cell in cells][
+        -len(sources) :
+    ]
 
 
 def alive(pid: int) -> bool:
@@ -58,10 +65,16 @@ def test_a_forked_kernel_has_the_libraries_and_none_of_our_modules(server, tmp_p
     assert run(tmp_path, IMPORTED) == ["True []"]
 
 
-def test_it_is_in_the_place_with_the_parameters_and_the_environment_of_its_notebook(server, tmp_path, monkeypatch):
+def test_it_is_in_the_place_with_the_parameters_and_the_environment_of_its_notebook(
+    server, tmp_path, monkeypatch
+):
     monkeypatch.setenv("WFNB_SAID_HERE", "yes")
     seen = run(
-        tmp_path, "import os; print(os.getcwd())", "print(x + 1)", "print(os.environ['WFNB_SAID_HERE'], os.environ['MPLBACKEND'])", x=41
+        tmp_path,
+        "import os; print(os.getcwd())",
+        "print(x + 1)",
+        "print(os.environ['WFNB_SAID_HERE'], os.environ['MPLBACKEND'])",
+        x=41,
     )
     assert seen == [str(tmp_path), "42", "yes module://matplotlib_inline.backend_inline"]
 
@@ -73,7 +86,9 @@ def test_figures_are_shown_in_it(server, tmp_path):
 
 
 def test_two_kernels_share_no_state(server, tmp_path):
-    change = "import torch, os; torch.set_default_dtype(torch.float64); torch.manual_seed(5); print(os.getpid())"
+    change = (
+        "import torch, os; torch.set_default_dtype(torch.float64); torch.manual_seed(5); print(os.getpid())"
+    )
     (first,) = run(tmp_path, change)
     second, dtype = run(tmp_path, "import torch, os; print(os.getpid())", "print(torch.get_default_dtype())")
     assert first != second
@@ -126,7 +141,7 @@ def test_where_no_server_answers_a_plain_kernel_starts(tmp_path, monkeypatch):
 
 def test_the_server_ends_with_the_process_that_opened_it(tmp_path):
     opening = subprocess.Popen(
-        [sys.executable, "-c", "import psutil, time; from wfnb.forkserver import forkserver\n"
+        [sys.executable, "-c", "import psutil, time; from wfnb.reproduction.forkserver import forkserver\n"
          "with forkserver({}):\n    print(psutil.Process().children()[0].pid, flush=True); time.sleep(600)"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

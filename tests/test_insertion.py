@@ -28,7 +28,9 @@ class Votes(nn.Module):
         return self.fc(self.conv(x).mean((2, 3)))
 
 
-ALPHA = torch.tensor([[2.0, -1.0, 0.5, -3.0], [1.0, 1.0, -2.0, 1.0]])  # row 0: filters 3, 1, 2, 0; row 1 (ties): 2, 0, 1, 3
+ALPHA = torch.tensor(
+    [[2.0, -1.0, 0.5, -3.0], [1.0, 1.0, -2.0, 1.0]]
+)  # row 0: filters 3, 1, 2, 0; row 1 (ties): 2, 0, 1, 3
 
 
 @pytest.fixture
@@ -70,7 +72,9 @@ def test_curves_and_areas_are_those_worked_out_by_hand(votes, row, order):
             "deletion": by_hand(way, [1.0] * 4, 0.0, row),
         }
         for curve, scores in expected.items():
-            points = found.curves.query("curve == @curve and order == @name and images == 'own'").query(f"`class` == {row}")
+            points = found.curves.query("curve == @curve and order == @name and images == 'own'").query(
+                f"`class` == {row}"
+            )
             np.testing.assert_allclose(points["score"], scores, rtol=1e-5)
             np.testing.assert_allclose(points["fraction"], [0, 0.25, 0.5, 0.75, 1])
             area = sum((a + b) / 2 * 0.25 for a, b in itertools.pairwise(scores))
@@ -81,7 +85,9 @@ def test_the_share_is_taken_of_each_layer_and_rounded_half_up(votes):
     """With 8 steps over 4 filters, the points move 0, 1, 1, 2, 2, 3, 3, 4, 4 of them."""
     found = insertion_deletion(votes, IMAGES, LABELS, steps=8)
     scores = by_hand((3, 1, 2, 0), [1.0] * 4, 0.0, 0)
-    points = found.curves.query("curve == 'deletion' and order == 'alpha' and images == 'own' and `class` == 0")
+    points = found.curves.query(
+        "curve == 'deletion' and order == 'alpha' and images == 'own' and `class` == 0"
+    )
     np.testing.assert_allclose(points["score"], [scores[n] for n in (0, 1, 1, 2, 2, 3, 3, 4, 4)], rtol=1e-5)
 
 
@@ -89,7 +95,9 @@ def test_the_author_dialect_has_ten_points_and_at_most_nine_tenths(votes):
     with torch.no_grad():
         votes.alphas()["conv"].fill_(40.0)  # gates of 1: unlearned is open, so insertion scores 1 all along
     found = insertion_deletion(votes, IMAGES, LABELS, dialect="author")
-    points = found.curves.query("curve == 'insertion' and order == 'alpha' and images == 'own' and `class` == 0")
+    points = found.curves.query(
+        "curve == 'insertion' and order == 'alpha' and images == 'own' and `class` == 0"
+    )
     np.testing.assert_allclose(points["fraction"], np.arange(10) / 10)
     np.testing.assert_allclose(found.areas("insertion"), 0.9)
     np.testing.assert_allclose(insertion_deletion(votes, IMAGES, LABELS, steps=7).areas("insertion"), 1.0)
@@ -99,7 +107,10 @@ def test_orders():
     alpha = torch.tensor([0.0, -1.0, 0.0, 3.0, -1.0])
     assert gate_order(alpha, "alpha").tolist() == [1, 4, 0, 2, 3]  # ties by index
     assert gate_order(alpha, "reverse").tolist() == [3, 2, 0, 4, 1]
-    draws = [gate_order(torch.zeros(50), "random", torch.Generator().manual_seed(seed)).tolist() for seed in (1, 1, 2)]
+    draws = [
+        gate_order(torch.zeros(50), "random", torch.Generator().manual_seed(seed)).tolist()
+        for seed in (1, 1, 2)
+    ]
     assert draws[0] == draws[1] != draws[2]
     assert sorted(draws[2]) == list(range(50))
     with pytest.raises(ValueError, match="order 'alpah'"):
@@ -120,7 +131,9 @@ def thin():
 
 def test_batches_change_nothing(thin):
     wf, images, labels = thin
-    whole, apart = (insertion_deletion(wf, images, labels, steps=2, batch_size=size).curves for size in (500, 1))
+    whole, apart = (
+        insertion_deletion(wf, images, labels, steps=2, batch_size=size).curves for size in (500, 1)
+    )
     np.testing.assert_allclose(whole["score"], apart["score"], atol=1e-5)
 
 
@@ -131,7 +144,12 @@ def test_the_ends_do_not_depend_on_the_order(thin):
         .curves.set_index(["curve", "fraction", "images", "class", "order"])["score"]
         .sort_index()
     )
-    for curve, end, name in [("insertion", 0, "row c"), ("insertion", 1, "open"), ("deletion", 0, "open"), ("deletion", 1, "closed")]:
+    for curve, end, name in [
+        ("insertion", 0, "row c"),
+        ("insertion", 1, "open"),
+        ("deletion", 0, "open"),
+        ("deletion", 1, "closed"),
+    ]:
         table = curves[curve, end].unstack("order")
         np.testing.assert_allclose(table["random"], table["alpha"], atol=1e-6, err_msg=name)
         np.testing.assert_allclose(table["reverse"], table["alpha"], atol=1e-6, err_msg=name)
@@ -141,12 +159,16 @@ def test_the_ends_do_not_depend_on_the_order(thin):
         for c in (0, 7):
             own = images[labels == c]
             ratio = torch.softmax(wf(own, forget=c), 1)[:, c] / torch.softmax(wf(own), 1)[:, c]
-            assert curves["insertion", 0, "own", c, "alpha"] == pytest.approx(float(ratio.clamp(max=1).mean()), rel=1e-4)
+            assert curves["insertion", 0, "own", c, "alpha"] == pytest.approx(
+                float(ratio.clamp(max=1).mean()), rel=1e-4
+            )
 
 
 def test_the_same_seed_gives_the_same_control(thin):
     wf, images, labels = thin
-    first, again, other = (insertion_deletion(wf, images, labels, steps=3, seed=seed).curves["score"] for seed in (0, 0, 1))
+    first, again, other = (
+        insertion_deletion(wf, images, labels, steps=3, seed=seed).curves["score"] for seed in (0, 0, 1)
+    )
     assert (first == again).all()
     assert (first != other).any()
 
@@ -155,9 +177,19 @@ def test_scores_count_the_classes_that_beat_chance(thin):
     wf, images, labels = thin
     found = insertion_deletion(wf, images, labels, steps=3)
     scores = found.scores()
-    wins = sum(a > b for a, b in zip(scores["insertion_auc_per_class"], scores["insertion_random_auc_per_class"], strict=True))
+    wins = sum(
+        a > b
+        for a, b in zip(
+            scores["insertion_auc_per_class"], scores["insertion_random_auc_per_class"], strict=True
+        )
+    )
     assert scores["insertion_beats_random_classes"] == wins
-    wins = sum(a < b for a, b in zip(scores["deletion_auc_per_class"], scores["deletion_random_auc_per_class"], strict=True))
+    wins = sum(
+        a < b
+        for a, b in zip(
+            scores["deletion_auc_per_class"], scores["deletion_random_auc_per_class"], strict=True
+        )
+    )
     assert scores["deletion_beats_random_classes"] == wins
     assert scores["deletion_others_auc"] == pytest.approx(found.areas("deletion", images="others").mean())
 
@@ -189,11 +221,16 @@ def test_bad_input_is_named(thin):
     with pytest.raises(ValueError, match="no image of class 4"):
         insertion_deletion(wf, images[labels != 4], labels[labels != 4])
     with (
-        pytest.raises(ValueError, match=r"gates of 'conv1' must be numbers from 0 to 1, not from 0\.0 to 1\.5"),
+        pytest.raises(
+            ValueError, match=r"gates of 'conv1' must be numbers from 0 to 1, not from 0\.0 to 1\.5"
+        ),
         wf.gated({"conv1": torch.tensor([0.0, 1.5, 1.0, 1.0])}),
     ):
         pass
     with pytest.raises(ValueError, match=r"of shape \(4,\)"), wf.gated({"conv1": torch.ones(3)}):
         pass
-    with pytest.raises(ValueError, match="unknown table of gates 'conv9'"), wf.gated({"conv9": torch.ones(3)}):
+    with (
+        pytest.raises(ValueError, match="unknown table of gates 'conv9'"),
+        wf.gated({"conv9": torch.ones(3)}),
+    ):
         pass

@@ -2,14 +2,16 @@
 
 import pytest
 
-from wfnb.ledger import ledger, summarised, verdict
+from wfnb.reproduction.ledger import ledger, summarised, verdict
 
 
 def test_every_printed_figure_has_a_row():
     frame = ledger("quick")
     assert len(frame) == 200
     assert not frame.duplicated(["table", "dataset", "arch", "method", "metric"]).any()
-    wfnet = frame[(frame["dataset"] == "CIFAR-10") & (frame["arch"] == "VGG-16") & (frame["method"] == "WF-Net")]
+    wfnet = frame[
+        (frame["dataset"] == "CIFAR-10") & (frame["arch"] == "VGG-16") & (frame["method"] == "WF-Net")
+    ]
     assert dict(zip(wfnet["metric"], wfnet["printed"], strict=True)) == {
         "acc_r_pct": 80.2, "acc_f_pct": 18.3, "zrf": 0.574, "relearn_epochs": 54.2,
     }  # fmt: skip
@@ -19,7 +21,9 @@ def test_nothing_is_filled_in_where_nothing_was_run():
     frame, sentence = summarised("paper")
     assert set(frame["verdict"]) == {"not attempted"}
     assert frame["ours"].isna().all()
-    assert sentence == "200 printed figures: 0 reproduced, 0 within range, 0 not reproduced, 200 not attempted."
+    assert (
+        sentence == "200 printed figures: 0 reproduced, 0 within range, 0 not reproduced, 200 not attempted."
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import wfnb
-from wfnb import lesson
+from wfnb.evaluation import lesson
 
 
 @pytest.mark.parametrize("exercise", lesson.SOLUTIONS)
@@ -20,7 +20,11 @@ def test_a_solution_is_right_and_a_placeholder_is_not_answered(exercise):
     [
         (1, lambda alpha: alpha.clamp(0, 1), "values differ"),
         (1, 0.95, "must be a function"),
-        (2, lambda x, weight, bias, s: F.conv2d(x, s[:, None, None, None] * weight, bias, padding=1), "values differ"),
+        (
+            2,
+            lambda x, weight, bias, s: F.conv2d(x, s[:, None, None, None] * weight, bias, padding=1),
+            "values differ",
+        ),
         (2, lambda x, weight, bias, s: F.conv2d(x, weight, s * bias), "shape"),
         (3, lambda x, weight, bias, s: s * F.conv2d(x, weight, bias, padding=1), "raises RuntimeError"),
         (4, lambda loss_r, loss_f: loss_r.mean() + 1 / loss_f.mean(), "values differ"),

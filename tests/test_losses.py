@@ -17,8 +17,12 @@ def losses():
 @pytest.mark.parametrize("eps", [0.0, 1e-8, 0.1])
 def test_unlearning_terms(losses, eps):
     values = losses.tolist()
-    assert float(mean_of_reciprocals(losses, eps)) == pytest.approx(sum(1 / (v + eps) for v in values) / len(values), rel=1e-12)
-    assert float(reciprocal_of_mean(losses, eps)) == pytest.approx(1 / (sum(values) / len(values) + eps), rel=1e-12)
+    assert float(mean_of_reciprocals(losses, eps)) == pytest.approx(
+        sum(1 / (v + eps) for v in values) / len(values), rel=1e-12
+    )
+    assert float(reciprocal_of_mean(losses, eps)) == pytest.approx(
+        1 / (sum(values) / len(values) + eps), rel=1e-12
+    )
 
 
 def test_the_mean_of_reciprocals_pushes_what_is_still_known():
@@ -32,8 +36,12 @@ def test_the_mean_of_reciprocals_pushes_what_is_still_known():
 
 def test_regulariser():
     tables = [torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 7, dtype=torch.float64)]
-    means = [sum(1 - 1 / (1 + math.exp(-v)) for v in table.flatten().tolist()) / table.numel() for table in tables]
-    assert float(regulariser(tables)) == pytest.approx(sum(means) / 2, rel=1e-12)  # a small layer counts as much as a large one
+    means = [
+        sum(1 - 1 / (1 + math.exp(-v)) for v in table.flatten().tolist()) / table.numel() for table in tables
+    ]
+    assert float(regulariser(tables)) == pytest.approx(
+        sum(means) / 2, rel=1e-12
+    )  # a small layer counts as much as a large one
     assert float(regulariser([torch.full((2, 2), 50.0)])) == pytest.approx(0, abs=1e-12)
     assert float(regulariser([torch.full((2, 2), -50.0)])) == pytest.approx(1)
 
@@ -43,7 +51,9 @@ def test_without_class_is_the_softmax_over_the_others():
     said = without_class(logits, classes)
     for row, c, found in zip(logits.tolist(), classes.tolist(), said.tolist(), strict=True):
         weights = [0.0 if k == c else math.exp(value) for k, value in enumerate(row)]
-        assert found == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-5)  # computed in float32
+        assert found == pytest.approx(
+            [weight / sum(weights) for weight in weights], rel=1e-5
+        )  # computed in float32
         assert found[c] == 0
 
 
@@ -59,7 +69,9 @@ def test_expansion_places_halves_and_copies(batch, chi):
     assert len(index) == len(rows) == half + chi * (batch - half)
     copies = torch.bincount(index[half:], minlength=batch).tolist()
     assert copies == [0] * half + [chi] * (batch - half)
-    assert all(row != label for row, label in zip(rows[half:].tolist(), labels[index[half:]].tolist(), strict=True))
+    assert all(
+        row != label for row, label in zip(rows[half:].tolist(), labels[index[half:]].tolist(), strict=True)
+    )
     assert 0 <= int(rows.min()) <= int(rows.max()) < 10
 
 
@@ -74,7 +86,9 @@ def test_retaining_rows_are_uniform_over_the_other_classes():
 
 def test_expansion_is_fixed_by_its_generator():
     labels = torch.randint(0, 10, (50,))
-    first, second, other = (expand_labels(labels, 10, 3, torch.Generator().manual_seed(s)).rows for s in (1, 1, 2))
+    first, second, other = (
+        expand_labels(labels, 10, 3, torch.Generator().manual_seed(s)).rows for s in (1, 1, 2)
+    )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 

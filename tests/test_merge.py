@@ -33,7 +33,9 @@ def test_equals_forget(name, separate, forget, network, randomised, images):
 def test_equals_forget_in_single_precision(network, randomised, images):
     for name in NAMES:
         wf = randomised(wfnb.WFNet(network(name).float(), 5))
-        torch.testing.assert_close(wf.merge(2)(images.float()), wf(images.float(), forget=2), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            wf.merge(2)(images.float()), wf(images.float(), forget=2), rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("source", ["torchvision", "timm"])
@@ -67,8 +69,13 @@ def test_twice_gives_the_same_and_leaves_wf_alone(net, randomised, images):
     wf = randomised(wfnb.WFNet(net, 5))
     state, expected = copy.deepcopy(wf.state_dict()), net(images)
     first, second = wf.merge(2), wf.merge(2)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
-    assert not {p.data_ptr() for p in first.parameters()} & {p.data_ptr() for p in (*second.parameters(), *wf.parameters())}
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+    assert not {p.data_ptr() for p in first.parameters()} & {
+        p.data_ptr() for p in (*second.parameters(), *wf.parameters())
+    }
     with torch.no_grad():
         for p in first.parameters():
             p.zero_()
@@ -94,7 +101,9 @@ def test_requires_grad_is_as_in_the_original(net, randomised):
     net.fc.bias.requires_grad_(False)
     wf = wfnb.WFNet(net, 5)
     for plain in (wf.merge(0), wf.original()):
-        assert {n: p.requires_grad for n, p in plain.named_parameters()} == {n: p.requires_grad for n, p in net.named_parameters()}
+        assert {n: p.requires_grad for n, p in plain.named_parameters()} == {
+            n: p.requires_grad for n, p in net.named_parameters()
+        }
     plain = wf.merge(0)
     assert all(p.is_leaf and isinstance(p, nn.Parameter) for p in plain.parameters())
 

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from wfnb import cli, runs, tables
-from wfnb.cells import STEPS, Cell
-from wfnb.notebooks import check_parameters, declared_parameters, parse_parameter
+from wfnb import cli
 from wfnb.paths import held, notebooks_folder
-from wfnb.runs import MissingRunError, Run, finished, is_current
+from wfnb.reproduction import runs, tables
+from wfnb.reproduction.cells import STEPS, Cell
+from wfnb.reproduction.notebooks import check_parameters, declared_parameters, parse_parameter
+from wfnb.reproduction.runs import MissingRunError, Run, finished, is_current
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
@@ -78,10 +79,16 @@ def test_code_cells_are_short(notebook):
 def test_parameters_are_read_from_the_file(tmp_path):
     def write(source, tags=("parameters",)):
         path = tmp_path / "some.ipynb"
-        path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}}]}))
+        path.write_text(
+            json.dumps({"cells": [{"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}}]})
+        )
         return path
 
-    assert declared_parameters(write('a = "x"  # text\nb = -1.5\nc = {"d": [1, None]}')) == {"a": "x", "b": -1.5, "c": {"d": [1, None]}}
+    assert declared_parameters(write('a = "x"  # text\nb = -1.5\nc = {"d": [1, None]}')) == {
+        "a": "x",
+        "b": -1.5,
+        "c": {"d": [1, None]},
+    }
     for source in ("a = 2 * 3", "a = b", "import os", "a, b = 1, 2", "a: int = 3", "print(1)"):
         with pytest.raises(ValueError, match="name = literal"):
             declared_parameters(write(source))
@@ -145,7 +152,11 @@ def test_plain_papermill_fails_with_the_same_sentence(name, text, runs_folder, t
     value = int(text) if text.isdigit() else text  # as papermill's own command line reads it
     with pytest.raises(papermill.PapermillExecutionError) as caught:
         papermill.execute_notebook(
-            str(TRAIN), str(tmp_path / "out.ipynb"), {"preset": "smoke", name: value}, progress_bar=False, cwd=str(notebooks_folder())
+            str(TRAIN),
+            str(tmp_path / "out.ipynb"),
+            {"preset": "smoke", name: value},
+            progress_bar=False,
+            cwd=str(notebooks_folder()),
         )
     assert caught.value.evalue == sentence
     assert not runs_folder.exists()
@@ -175,7 +186,9 @@ def test_files(in_smoke):
     assert run.cell.folder == in_smoke / "smoke/digits/resnet18/seed0/untrain-wfnb"
     names = {p.name for p in run.cell.folder.iterdir()}
     assert {"metrics.json", "run.json", "alpha.safetensors", "history.csv", "01_untrain.ipynb"} <= names
-    assert set(run.record["outputs"]) | {"run.json", "01_untrain.ipynb"} == names  # nothing half-written, nothing unrecorded
+    assert (
+        set(run.record["outputs"]) | {"run.json", "01_untrain.ipynb"} == names
+    )  # nothing half-written, nothing unrecorded
     executed = load(run.cell.executed)
     assert not any(o["output_type"] == "error" for c in executed["cells"] for o in c.get("outputs", []))
     assert run.file("alpha.safetensors").is_file()
@@ -189,7 +202,13 @@ def test_record(in_smoke):
         assert hashlib.sha256((run.cell.folder / name).read_bytes()).hexdigest() == sha
     original = finished(cell())
     assert run.record["inputs"] == {original.cell.path: original.record["outputs"]}
-    assert run.record["parameters"] == {"preset": "smoke", "dataset": "digits", "arch": "resnet18", "seed": 0, "recipe": "wfnb"}
+    assert run.record["parameters"] == {
+        "preset": "smoke",
+        "dataset": "digits",
+        "arch": "resnet18",
+        "seed": 0,
+        "recipe": "wfnb",
+    }
     assert run.record["seconds"] > 0
     assert run.record["peak_memory_bytes"] > 1e7
     assert {"torch", "timm", "python"} <= set(run.record["libraries"])
@@ -221,24 +240,32 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     """Measured for each finished run; here all gates count as closed, which changes predictions as well."""
     import torch
 
-    from wfnb import bench, bench_results, runs
-    from wfnb.pruning import prune
+    from wfnb.bench import measure as bench
+    from wfnb.bench import results as bench_results
+    from wfnb.evaluation.pruning import prune
+    from wfnb.reproduction import runs
 
     pruned = {}
-    monkeypatch.setattr(bench, "prune", lambda wf, c, images: pruned.setdefault(c, prune(wf, c, images, below=0.99)))
+    monkeypatch.setattr(
+        bench, "prune", lambda wf, c, images: pruned.setdefault(c, prune(wf, c, images, below=0.99))
+    )
     (row,) = bench.pruned_rows(bench.SMOKE, torch.device("cpu"))
     run = runs.Run(cell("untrain", recipe="wfnb"), torch.device("cpu"))
     wf, images = run.wfnet(), run.data.test.all()[0]
     size, count = sum(p.numel() for p in run.original().parameters()), len(pruned)
     kept = sum(p.numel() for network in pruned.values() for p in network.parameters())
-    same = [(pruned[c](images).argmax(1) == wf(images, forget=c).argmax(1)).float().mean().item() for c in pruned]
+    same = [
+        (pruned[c](images).argmax(1) == wf(images, forget=c).argmax(1)).float().mean().item() for c in pruned
+    ]
     assert count == 10
     assert row["network"] == "smoke/digits/resnet18/seed0/untrain-wfnb"
     assert row["removed_pct"] == pytest.approx(100 * (1 - kept / count / size))
     assert row["removed_pct"] > 10
     assert row["same_predictions_pct"] == pytest.approx(10 * sum(same))
     assert [len(epochs) for epochs in row["relearn_epochs"].values()] == [2, 2]
-    assert bench.pruned_rows(bench.Scale(), torch.device("cpu")) == []  # of other presets, of which nothing ran
+    assert (
+        bench.pruned_rows(bench.Scale(), torch.device("cpu")) == []
+    )  # of other presets, of which nothing ran
     table = bench_results.pruned_table({"rows": [row]})
     assert table.loc[row["network"], "weights removed, %"] == round(row["removed_pct"], 1)
 
@@ -254,7 +281,16 @@ def copied(smoke, tmp_path, monkeypatch, isolate):
 
 
 @pytest.mark.parametrize(
-    "damage", ["metrics changed", "metrics gone", "schema", "run.json gone", "run.json cut", "run.json empty", "run.json odd"]
+    "damage",
+    [
+        "metrics changed",
+        "metrics gone",
+        "schema",
+        "run.json gone",
+        "run.json cut",
+        "run.json empty",
+        "run.json odd",
+    ],
 )
 def test_damaged_runs_name_the_command(damage, copied):
     run = cell()
@@ -274,7 +310,10 @@ def test_damaged_runs_name_the_command(damage, copied):
         record.write_text("")
     else:
         record.write_text('["schema"]')
-    with pytest.raises(MissingRunError, match=re.escape("wfnb run 00_train -p preset smoke -p dataset digits -p arch resnet18 -p seed 0")):
+    with pytest.raises(
+        MissingRunError,
+        match=re.escape("wfnb run 00_train -p preset smoke -p dataset digits -p arch resnet18 -p seed 0"),
+    ):
         finished(run)
     assert not is_current(run)
 
@@ -295,7 +334,12 @@ def test_tables_need_the_numbers_of_a_run_and_not_its_weights(copied):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"), [("missing", "no finished run"), ("schema", "of schema 99, not 1"), ("changed", "does not match its run.json")]
+    ("damage", "words"),
+    [
+        ("missing", "no finished run"),
+        ("schema", "of schema 99, not 1"),
+        ("changed", "does not match its run.json"),
+    ],
 )
 def test_a_notebook_names_the_command_of_the_run_it_needs(damage, words, runs_folder, capsys):
     needed = cell(preset="quick", arch="vit_t", seed=4)
@@ -314,7 +358,11 @@ def test_a_notebook_names_the_command_of_the_run_it_needs(damage, words, runs_fo
     assert "wfnb run 00_train -p preset quick -p dataset digits -p arch vit_t -p seed 4" in err
     assert {p.name for p in runs_folder.rglob("*") if p.is_file()} - before == {"01_untrain.failed.ipynb"}
     failed = load(next(runs_folder.rglob("*.failed.ipynb")))
-    assert any("MissingRunError" in "".join(o.get("traceback", [])) for c in failed["cells"] for o in c.get("outputs", []))
+    assert any(
+        "MissingRunError" in "".join(o.get("traceback", []))
+        for c in failed["cells"]
+        for o in c.get("outputs", [])
+    )
 
 
 def test_a_failure_keeps_the_results_before_it(copied, capsys, monkeypatch):
@@ -334,7 +382,7 @@ def test_a_failure_keeps_the_results_before_it(copied, capsys, monkeypatch):
 
 def _failing(cell, given, quiet):
     """Execute a notebook that stops after its parameters in the cell's place."""
-    from wfnb.notebooks import execute
+    from wfnb.reproduction.notebooks import execute
 
     content = load(cell.notebook)
     first = next(i for i, c in enumerate(content["cells"]) if c["metadata"].get("tags"))
@@ -370,7 +418,7 @@ def test_if_changed(copied, capsys, monkeypatch):
     assert ran[1:] == [cell("untrain", recipe="wfnb", settings={"lambda1": 0.7})]
     wfnb("run", "01_untrain", "-p", "preset", "smoke", "-p", "recipe", "paper", "--if-changed")
     assert len(ran) == 3
-    monkeypatch.setattr("wfnb.runs.code_hash", lambda cell: "other code")
+    monkeypatch.setattr("wfnb.reproduction.runs.code_hash", lambda cell: "other code")
     wfnb("run", "01_untrain", "-p", "preset", "smoke", "--if-changed")
     assert len(ran) == 4
 
@@ -385,14 +433,14 @@ def test_interrupted_between_its_results_and_its_notebook_a_run_is_to_be_run_aga
         raise KeyboardInterrupt
 
     assert is_current(run)
-    monkeypatch.setattr("wfnb.notebooks.execute", interrupted)
+    monkeypatch.setattr("wfnb.reproduction.notebooks.execute", interrupted)
     assert wfnb("run", "01_untrain", "-p", "preset", "smoke") == 130
     assert is_current(run) is not done  # an earlier result stays
 
 
 def test_a_run_waits_for_another_of_the_same_cell(copied, capsys, monkeypatch):
     """Such as one that a killed graph left behind."""
-    monkeypatch.setattr("wfnb.runs.is_current", lambda cell: done.is_set())
+    monkeypatch.setattr("wfnb.reproduction.runs.is_current", lambda cell: done.is_set())
     monkeypatch.setattr(cli, "run_cell", lambda *_, **__: pytest.fail("the same work was done twice"))
     done, about = threading.Event(), ("run", "01_untrain", "-p", "preset", "smoke", "--if-changed")
     waiting = threading.Thread(target=wfnb, args=about)
@@ -408,7 +456,7 @@ def test_a_run_waits_for_another_of_the_same_cell(copied, capsys, monkeypatch):
 def test_results_can_be_kept_through_a_change_of_code_that_has_a_reason(copied, capsys, monkeypatch):
     run, about = cell("untrain", recipe="wfnb"), ("run", "01_untrain", "-p", "preset", "smoke")
     metrics, made_by = (run.folder / "metrics.json").read_bytes(), finished(run).record["code"]
-    monkeypatch.setattr("wfnb.runs.code_hash", lambda cell: "other code")
+    monkeypatch.setattr("wfnb.reproduction.runs.code_hash", lambda cell: "other code")
     assert not is_current(run)
     assert wfnb(*about, "--accept", " ") == 2
     assert "say why" in capsys.readouterr().err
@@ -417,9 +465,11 @@ def test_results_can_be_kept_through_a_change_of_code_that_has_a_reason(copied, 
     assert is_current(run)
     record = finished(run).record
     assert record["code"] == made_by  # what made the results stays on record
-    assert [(note["sha256"], note["why"]) for note in record["accepted"]] == [("other code", "a sentence was reworded")]
+    assert [(note["sha256"], note["why"]) for note in record["accepted"]] == [
+        ("other code", "a sentence was reworded")
+    ]
     assert (run.folder / "metrics.json").read_bytes() == metrics
-    monkeypatch.setattr("wfnb.runs.code_hash", lambda cell: "yet another")
+    monkeypatch.setattr("wfnb.reproduction.runs.code_hash", lambda cell: "yet another")
     assert not is_current(run)
     monkeypatch.setattr(type(run), "resolved", lambda self: {"lambda1": 99.0})
     assert wfnb(*about, "--accept", "no reason is good enough for other settings") == 2
@@ -438,7 +488,7 @@ def test_a_new_original_makes_the_untrained_network_stale(copied):
 
 
 def test_tables_of_the_runs(copied):
-    from wfnb import tables
+    from wfnb.reproduction import tables
 
     table = tables.table1("smoke")
     row = table[(table["arch"] == "ResNet-18") & (table["recipe"] == "wfnb")].iloc[0]
@@ -451,7 +501,7 @@ def test_tables_of_the_runs(copied):
 
 
 def test_finish_is_complete_or_nothing(runs_folder):
-    from wfnb.runs import start
+    from wfnb.reproduction.runs import start
 
     run = start("train", {"preset": "smoke"})
     for bad in ({"a.csv": object()}, {"a.xyz": b""}):

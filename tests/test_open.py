@@ -15,7 +15,9 @@ def same(a, b):
 @pytest.mark.parametrize("arch", ZOO)
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 def test_zoo_networks(arch, form, randomised):
-    model = wfnb.create_model(arch, "digits", width=ZOO[arch], depth=2 if arch.startswith("vit") else None).eval()
+    model = wfnb.create_model(
+        arch, "digits", width=ZOO[arch], depth=2 if arch.startswith("vit") else None
+    ).eval()
     x = torch.randn(4, 1, 16, 16).contiguous(memory_format=form)
     wf = randomised(wfnb.WFNet(model, 10))
     assert same(wf(x), model(x))
@@ -60,7 +62,9 @@ def test_after_untraining(digits):
     model = wfnb.create_model("resnet20", "digits", width=0.25).eval()
     wf, x = wfnb.WFNet(model, 10), digits.test.batch(slice(20))[0]
     expected = model(x)
-    wfnb.untrain(wf, digits.train, digits.val, wfnb.Recipe(steps=2, check_every=1, batch_size=16), progress=False)
+    wfnb.untrain(
+        wf, digits.train, digits.val, wfnb.Recipe(steps=2, check_every=1, batch_size=16), progress=False
+    )
     assert same(wf(x), expected)
     assert not same(wf(x, forget=0), expected)
 

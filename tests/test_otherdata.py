@@ -3,7 +3,7 @@
 import torch
 
 import wfnb
-from wfnb import otherdata
+from wfnb.evaluation import otherdata
 
 
 def test_printed_digits_fill_the_frame_as_the_data_do():
@@ -28,7 +28,9 @@ def test_printed_digits_are_what_their_labels_say():
 
 def test_noise_is_smooth_and_labelled_by_the_original():
     data = wfnb.load_dataset("digits")
-    coloured = wfnb.data.ImageData("cifar10", data.train, data.val, data.test, data.class_names, 3, 32, (0.5,) * 3, (0.25,) * 3)
+    coloured = wfnb.data.ImageData(
+        "cifar10", data.train, data.val, data.test, data.class_names, 3, 32, (0.5,) * 3, (0.25,) * 3
+    )
     model = wfnb.create_model("resnet20", "cifar10", width=0.25).eval()
     other, what = otherdata.other_images(coloured, model, count=50)
     assert "labelled with the class that the original takes it for" in what

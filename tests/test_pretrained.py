@@ -12,12 +12,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import wfnb
-from wfnb import cli, runs
-from wfnb.cells import Cell
-from wfnb.data import load_dataset
-from wfnb.pretrained import expected_images, knows, load_network, narrowed, read_weights
+from wfnb import cli
+from wfnb.originals.data import load_dataset
+from wfnb.originals.pretrained import expected_images, knows, load_network, narrowed, read_weights
+from wfnb.reproduction import runs
+from wfnb.reproduction.cells import Cell
 
-WNIDS = ("n01440764", "n02102040", "n03888257")  # tench, English springer, parachute: 0, 217 and 701 of ImageNet-1k
+WNIDS = (
+    "n01440764",
+    "n02102040",
+    "n03888257",
+)  # tench, English springer, parachute: 0, 217 and 701 of ImageNet-1k
 FORM = {"channels": 3, "size": 32}
 
 
@@ -48,7 +53,9 @@ def pictures(tmp_path):
 
 def test_a_state_dict_comes_back(tmp_path):
     model, x = network(), torch.randn(2, 3, 32, 32)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "net.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "net.safetensors"
+    )
     again = load(read_weights(tmp_path / "net.safetensors"))
     assert not again.training
     assert torch.equal(again(x), model(x))
@@ -79,8 +86,14 @@ def test_names_and_shapes_that_do_not_fit():
     wide = state | {"layers.0.0.conv1.weight": torch.zeros(9, 4, 3, 3)}
     for weights, words in [
         (missing, r"'bn1.weight' is of shape none there and \[4\] in the network"),
-        (state | {"module.extra": torch.zeros(2)}, r"'module.extra' is of shape \[2\] there and none in the network"),
-        (wide, r"'layers.0.0.conv1.weight' is of shape \[9, 4, 3, 3\] there and \[4, 4, 3, 3\] in the network"),
+        (
+            state | {"module.extra": torch.zeros(2)},
+            r"'module.extra' is of shape \[2\] there and none in the network",
+        ),
+        (
+            wide,
+            r"'layers.0.0.conv1.weight' is of shape \[9, 4, 3, 3\] there and \[4, 4, 3, 3\] in the network",
+        ),
     ]:
         with pytest.raises(ValueError, match=words):
             load(weights)
@@ -102,7 +115,9 @@ def test_weights_that_timm_cannot_bring(monkeypatch):
         monkeypatch.setattr(timm, "create_model", create_model)
 
     fail(FileNotFoundError("hub\nunreachable"))
-    with pytest.raises(FileNotFoundError, match=r"timm's weights of 'timm:resnet18' could not be downloaded") as caught:
+    with pytest.raises(
+        FileNotFoundError, match=r"timm's weights of 'timm:resnet18' could not be downloaded"
+    ) as caught:
         load_network("timm:resnet18", None, WNIDS, channels=3, size=224)
     assert len(str(caught.value).splitlines()) == 1
     fail(RuntimeError("No pretrained weights exist"))
@@ -132,7 +147,11 @@ def test_the_last_layer_keeps_the_rows_of_the_folders_classes():
 
 
 def test_what_timms_table_says():
-    assert expected_images("resnet18") == {"size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    assert expected_images("resnet18") == {
+        "size": 224,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
     assert expected_images("vit_t") == {"size": 224, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     assert expected_images("timm:inception_v3")["size"] == 299
     assert expected_images("resnet20") == {}
@@ -140,16 +159,25 @@ def test_what_timms_table_says():
 
 def test_a_run_prepares_images_as_the_weights_expect(pictures, monkeypatch):
     def data(**parameters):
-        return runs.Run(Cell.of("your_network", {"preset": "quick", "recipe": "wfnb", "seed": 0} | parameters), torch.device("cpu")).data
+        return runs.Run(
+            Cell.of("your_network", {"preset": "quick", "recipe": "wfnb", "seed": 0} | parameters),
+            torch.device("cpu"),
+        ).data
 
     where = {"dataset": f"folder:{pictures}", "arch": "vit_t"}
     assert data(**where).mean == (0.485, 0.456, 0.406)  # trained here, by 00_train
-    assert (data(checkpoint="pretrained", **where).mean, data(checkpoint="pretrained", **where).size) == ((0.5,) * 3, 224)
+    assert (data(checkpoint="pretrained", **where).mean, data(checkpoint="pretrained", **where).size) == (
+        (0.5,) * 3,
+        224,
+    )
     own = data(checkpoint="pretrained", mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 2.0], **where)
     assert (own.mean, own.std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))
     monkeypatch.setenv("WFNB_DATA", str(pictures.parent))
     assert (
-        runs.Run(Cell.of("train", {"preset": "paper", "dataset": "imagenet", "arch": "vit_t"}), torch.device("cpu")).data.std == (0.5,) * 3
+        runs.Run(
+            Cell.of("train", {"preset": "paper", "dataset": "imagenet", "arch": "vit_t"}), torch.device("cpu")
+        ).data.std
+        == (0.5,) * 3
     )
 
 
@@ -157,7 +185,7 @@ def test_a_run_prepares_images_as_the_weights_expect(pictures, monkeypatch):
 def test_torchvisions_layout_of_imagenet_with_other_statistics(small, pictures, monkeypatch):
     monkeypatch.setenv("WFNB_DATA", str(pictures.parent))
     if not small:
-        monkeypatch.setattr("wfnb.data.SMALL", 0)
+        monkeypatch.setattr("wfnb.originals.data.SMALL", 0)
     plain = load_dataset("imagenet", size=32)
     other = load_dataset("imagenet", size=32, mean=(0, 0.5, 0.5), std=(1, 0.25, 0.5))
     assert plain.class_names == WNIDS
@@ -169,7 +197,9 @@ def test_torchvisions_layout_of_imagenet_with_other_statistics(small, pictures, 
         torch.testing.assert_close(b[1], (pixels[1] - 0.5) / 0.25, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("mean", "std"), [([0.5], None), ([0.5, 0.5], [1.0]), ([0.5] * 3, [1.0, 0.0, 1.0]), ([], [])])
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.5], None), ([0.5, 0.5], [1.0]), ([0.5] * 3, [1.0, 0.0, 1.0]), ([], [])]
+)
 def test_statistics_that_do_not_fit(mean, std):
     with pytest.raises(ValueError, match="mean and std must be given together"):
         load_dataset("digits", mean=mean, std=std)
@@ -178,7 +208,7 @@ def test_statistics_that_do_not_fit(mean, std):
 
 
 def test_a_sample_of_a_large_folder_holds_every_class(pictures, monkeypatch):
-    monkeypatch.setattr("wfnb.data.SMALL", 0)
+    monkeypatch.setattr("wfnb.originals.data.SMALL", 0)
     data = load_dataset(f"folder:{pictures}", size=16)
     for part in (data.train, data.test):
         labels = [label for _, label in wfnb.data.sample(part, 6)]
@@ -215,12 +245,19 @@ def run(*parameters):
     return cli.main(["run", "11_your_network", *(word for p in parameters for word in ("-p", *p))])
 
 
-def test_a_folder_and_a_checkpoint_named_from_where_the_caller_stands(pictures, runs_folder, monkeypatch, tmp_path, capsys):
+def test_a_folder_and_a_checkpoint_named_from_where_the_caller_stands(
+    pictures, runs_folder, monkeypatch, tmp_path, capsys
+):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = wfnb.create_model("timm:resnet10t", num_classes=3, channels=3, size=176).eval()
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, "net.safetensors")
-    given = [("preset", "smoke"), ("arch", "timm:resnet10t"), ("dataset", "folder:imagenet"), ("checkpoint", "net.safetensors")]
+    given = [
+        ("preset", "smoke"),
+        ("arch", "timm:resnet10t"),
+        ("dataset", "folder:imagenet"),
+        ("checkpoint", "net.safetensors"),
+    ]
     few = [("settings", '{"steps": 1, "batch_size": 4, "chi": 1}'), ("forget_class", "2")]
     assert run(*given, *few) == 0, capsys.readouterr().err
     (folder,) = [path.parent for path in runs_folder.rglob("merged.safetensors")]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from wfnb.features import classifier_of, collect_features
 from wfnb.metrics import linear_probe_recall
+from wfnb.originals.features import classifier_of, collect_features
 
 
 def clouds(n, distance, seed):

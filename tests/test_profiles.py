@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from wfnb.cells import STEPS, graph
 from wfnb.paths import project_root
+from wfnb.reproduction.cells import STEPS, graph
 
 snakemake = pytest.importorskip("snakemake")
 PROFILES = sorted((project_root() / "profiles").glob("*/config.yaml"))

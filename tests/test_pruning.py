@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import wfnb
-from wfnb.pruning import THRESHOLDS
+from wfnb.evaluation.pruning import THRESHOLDS
 
 NAMES = ["plain", "grouped", "odd", "twice", "normed", "in_place", "vit"]
 
@@ -33,7 +33,9 @@ def at_zero(wf, below=1e-3):
 
 
 def widths(model):
-    return {name: m.weight.shape[0] for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    return {
+        name: m.weight.shape[0] for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)
+    }
 
 
 def halves(name, count):
@@ -54,9 +56,17 @@ def test_equals_gates_at_zero(name, separate, channels, network, randomised, ima
 @pytest.mark.parametrize(
     ("name", "separate", "expected"),
     [
-        ("plain", False, {"conv1": 3, "conv2": 4}),  # a channel without its bias says 0, and all go; of conv2's, bn makes less than 0 here
+        (
+            "plain",
+            False,
+            {"conv1": 3, "conv2": 4},
+        ),  # a channel without its bias says 0, and all go; of conv2's, bn makes less than 0 here
         ("plain", True, {"conv1": 4, "conv2": 4}),  # one speaks for all that have a bias
-        ("odd", True, {"strided": 4, "dilated": 4, "circular": 3}),  # what pads by joining pieces keeps its inputs
+        (
+            "odd",
+            True,
+            {"strided": 4, "dilated": 4, "circular": 3},
+        ),  # what pads by joining pieces keeps its inputs
         ("grouped", False, {"pointwise": 3}),  # the others are read by groups, or are groups
         ("twice", False, {}),  # what it writes it reads itself
         ("normed", False, {"beside": 4}),  # the others are read by groups, or added to others
@@ -97,14 +107,27 @@ def test_constant_planes_at_padded_borders(images):
     planes = torch.tensor([1.0, 2.0, 0.0]).double()[:, None, None].expand(3, 8, 8)
     open_one = F.relu(model[1](model[0](images) * torch.sigmoid(torch.tensor(3.0).double())))[:, 3:]
     alpha = torch.sigmoid(torch.tensor(3.0).double())
-    behind = F.conv2d(torch.cat([planes.expand(7, 3, 8, 8), open_one], 1), model[3].weight * alpha, model[3].bias * alpha, 2, 1)
+    behind = F.conv2d(
+        torch.cat([planes.expand(7, 3, 8, 8), open_one], 1),
+        model[3].weight * alpha,
+        model[3].bias * alpha,
+        2,
+        1,
+    )
     torch.testing.assert_close(pruned(images), model[5](behind.flatten(1)), rtol=0, atol=1e-10)
     assert widths(pruned)["0"] == 2
 
 
 def test_a_flattening_in_between(images):
     """Each channel is four inputs of the linear layer, with weights of their own."""
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5))
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(24, 5),
+    )
     model = model.double().eval()
     with torch.no_grad():
         model[1].bias.uniform_(0.5, 1.5)
@@ -135,9 +158,13 @@ def test_channels_that_are_mixed_on_their_way_stay(images):
 def test_single_precision_sets_and_other_thresholds(network, randomised, images):
     wf = randomised(wfnb.WFNet(network("plain").float(), 5))
     x = images.float()
-    small, smaller = (sum(p.numel() for p in wfnb.prune(wf, {1, 4}, x, below=below).parameters()) for below in (0.1, 0.4))
+    small, smaller = (
+        sum(p.numel() for p in wfnb.prune(wf, {1, 4}, x, below=below).parameters()) for below in (0.1, 0.4)
+    )
     assert smaller < small < sum(p.numel() for p in wf.merge({1, 4}).parameters())
-    torch.testing.assert_close(wfnb.prune(wf, 3, x, below=0.3)(x), at_zero(wf, 0.3)(x, forget=3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        wfnb.prune(wf, 3, x, below=0.3)(x), at_zero(wf, 0.3)(x, forget=3), rtol=0, atol=1e-5
+    )
 
 
 def test_as_many_go_as_leave_each_prediction(trained, digits):
@@ -163,7 +190,10 @@ def test_as_many_go_as_leave_each_prediction(trained, digits):
 def test_nothing_closed_is_merge(net, randomised, images):
     wf = randomised(wfnb.WFNet(net, 5), scale=0.5)
     pruned = wfnb.prune(wf, 2, images, below=1e-3)
-    assert all(torch.equal(a, b) for a, b in zip(pruned.state_dict().values(), wf.merge(2).state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(pruned.state_dict().values(), wf.merge(2).state_dict().values(), strict=True)
+    )
 
 
 def test_leaves_wf_alone_and_is_plain(net, randomised, images):
@@ -175,7 +205,9 @@ def test_leaves_wf_alone_and_is_plain(net, randomised, images):
     assert all(torch.equal(value, wf.state_dict()[name]) for name, value in before.items())
     assert not [m for m in pruned.modules() if type(m).__module__.startswith("wfnb")]
     assert not any(m.training for m in pruned.modules())
-    assert {n: p.requires_grad for n, p in pruned.named_parameters()} == {n: p.requires_grad for n, p in net.named_parameters()}
+    assert {n: p.requires_grad for n, p in pruned.named_parameters()} == {
+        n: p.requires_grad for n, p in net.named_parameters()
+    }
     assert all(p.is_leaf and isinstance(p, nn.Parameter) for p in pruned.parameters())
     assert pruned.conv1.out_channels == pruned.conv1.weight.shape[0] == pruned.conv2.in_channels
 

@@ -8,13 +8,17 @@ import torch
 from torch import nn
 
 import wfnb.metrics.relearn as module
-from wfnb import WFNet, tables
-from wfnb.data import ImageSet
+from wfnb import WFNet
 from wfnb.metrics import RelearnTime, relearn_curves, relearn_summary, relearn_time
+from wfnb.originals.data import ImageSet
+from wfnb.reproduction import tables
 
 K = 3
 DATA = ImageSet(
-    torch.randint(0, 256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8), torch.arange(60) % K, (0.5,), (0.25,)
+    torch.randint(0, 256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8),
+    torch.arange(60) % K,
+    (0.5,),
+    (0.25,),
 )
 HELD_OUT = DATA.all()[0][:8]
 
@@ -81,7 +85,12 @@ def test_a_target_in_percent_is_reached_by_as_many_images(right):
 
 
 def test_summary_by_hand():
-    times = [RelearnTime(2, True, ()), RelearnTime(10, False, ()), RelearnTime(10, True, ()), RelearnTime(4, True, ())]
+    times = [
+        RelearnTime(2, True, ()),
+        RelearnTime(10, False, ()),
+        RelearnTime(10, True, ()),
+        RelearnTime(4, True, ()),
+    ]
     assert relearn_summary(times) == {
         "relearn_epochs": 6.5,
         "relearn_failures": 1,
@@ -112,7 +121,9 @@ def test_only_what_is_said_is_trained(trains, monkeypatch):
     wf = WFNet(Tiny(), K, example=HELD_OUT)
     before = {name: value.clone() for name, value in wf.state_dict().items()}
     copies = []
-    monkeypatch.setattr(module, "copy", SimpleNamespace(deepcopy=lambda value: copies.append(deepcopy(value)) or copies[-1]))
+    monkeypatch.setattr(
+        module, "copy", SimpleNamespace(deepcopy=lambda value: copies.append(deepcopy(value)) or copies[-1])
+    )
     relearn_time(wf, DATA, HELD_OUT, 1, 2.0, cap=2, trains=trains)
     after = copies[0].state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -145,16 +156,30 @@ def test_what_cannot_be_done_is_said():
 
 
 def test_curves_are_one_row_an_epoch():
-    curves = relearn_curves({"A": {0: RelearnTime(1, True, (0.0, 1.0))}, "B": {2: RelearnTime(0, True, (0.5,))}})
-    assert curves.reset_index().to_numpy().tolist() == [["A", 0, 0, 0.0], ["A", 0, 1, 100.0], ["B", 2, 0, 50.0]]
+    curves = relearn_curves(
+        {"A": {0: RelearnTime(1, True, (0.0, 1.0))}, "B": {2: RelearnTime(0, True, (0.5,))}}
+    )
+    assert curves.reset_index().to_numpy().tolist() == [
+        ["A", 0, 0, 0.0],
+        ["A", 0, 1, 100.0],
+        ["B", 2, 0, 50.0],
+    ]
 
 
 def finished(step, metrics, recipe=""):
-    return SimpleNamespace(cell=SimpleNamespace(step=step, dataset="digits", arch="vit_t", recipe=recipe), metrics=metrics)
+    return SimpleNamespace(
+        cell=SimpleNamespace(step=step, dataset="digits", arch="vit_t", recipe=recipe), metrics=metrics
+    )
 
 
 def test_table1_joins_scores_and_relearn_times_of_a_method(monkeypatch):
-    scores = {"acc_r_pct": 90.0, "acc_f_pct": 0.0, "zrf": 0.6, "probe_recall_pct": 70.0, "acc_r_per_class_pct": [90.0, 90.0]}
+    scores = {
+        "acc_r_pct": 90.0,
+        "acc_f_pct": 0.0,
+        "zrf": 0.6,
+        "probe_recall_pct": 70.0,
+        "acc_r_per_class_pct": [90.0, 90.0],
+    }
     times = {"relearn_epochs": 27.6, "relearn_failures": 1, "relearn_median_epochs": 8.0}
     all_failed = {"relearn_epochs": 100.0, "relearn_failures": 2, "relearn_median_epochs": 100.0}
     runs = [
@@ -166,12 +191,19 @@ def test_table1_joins_scores_and_relearn_times_of_a_method(monkeypatch):
     monkeypatch.setattr(tables, "collect", lambda preset: runs)
     table = tables.table1("quick")
     own = table[(table["dataset"] == "Digits") & (table["arch"] == "ViT-T")].set_index(["method", "recipe"])
-    assert own.loc[("WF-Net", "wfnb"), ["seeds", "classes", "acc_f_pct", "relearn_epochs"]].tolist() == [2, 2, 3.0, 27.6]
+    assert own.loc[("WF-Net", "wfnb"), ["seeds", "classes", "acc_f_pct", "relearn_epochs"]].tolist() == [
+        2,
+        2,
+        3.0,
+        27.6,
+    ]
     assert own.loc[("Original", ""), "probe_recall_pct"] == 95.0
     assert own.loc[("Random Labels", ""), ["seeds", "classes"]].tolist() == [0, 0]
     shown = tables.format_table1(table).set_index(["Network", "Method"])
     column = "Relearn epochs of 100 (failed) ↑"
-    assert [shown.loc[("ViT-T (thin)", m), column] for m in ("WF-Net (wfnb)", "Retrained", "Random gates")] == ["27.6 (1)", "> 100 (2)", ""]
+    assert [
+        shown.loc[("ViT-T (thin)", m), column] for m in ("WF-Net (wfnb)", "Retrained", "Random gates")
+    ] == ["27.6 (1)", "> 100 (2)", ""]
 
 
 def test_the_papers_relearn_times_are_shown_as_printed(monkeypatch):

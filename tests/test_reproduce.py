@@ -16,15 +16,18 @@ from types import SimpleNamespace
 import pytest
 
 from wfnb import cli
-from wfnb.cells import graph
 from wfnb.paths import project_root
-from wfnb.reproduce import CellLines
+from wfnb.reproduction.cells import graph
+from wfnb.reproduction.reproduce import CellLines
 
 # -- what is printed ---------------------------------------------------------------------------------------------------------
 
 
 def test_one_line_a_cell(runs_folder, capsys):
-    for path, log in {"a/train": "noise\na/train: done in 3 s\n", "b/train": "wfnb: ValueError: why\nwfnb: in b.failed.ipynb\n"}.items():
+    for path, log in {
+        "a/train": "noise\na/train: done in 3 s\n",
+        "b/train": "wfnb: ValueError: why\nwfnb: in b.failed.ipynb\n",
+    }.items():
         (runs_folder / path).mkdir(parents=True)
         (runs_folder / path / "cell.log").write_text(log)
     lines = CellLines(str(runs_folder))
@@ -84,14 +87,24 @@ def project(tmp_path_factory):
     pytest.importorskip("snakemake")
     root = tmp_path_factory.mktemp("project")
     for name in ("wfnb", "notebooks"):
-        shutil.copytree(project_root() / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            project_root() / name,
+            root / name,
+            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
+        )
     shutil.copy(project_root() / "Snakefile", root)
 
     def start(runs, *arguments):
         environment = os.environ | {"PYTHONPATH": str(root), "WFNB_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "wfnb.cli", "reproduce", "--preset", "smoke", "-j", "2", *arguments]
         return subprocess.Popen(
-            command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            cwd=root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def call(runs, *arguments):
@@ -139,7 +152,9 @@ def test_stopped_at_any_moment(project, uninterrupted, tmp_path, how):
             os.killpg(process.pid, signal.SIGINT if how == "Ctrl-C" else signal.SIGKILL)
         process.wait(120)
         process.stdout.close()
-        if process.returncode == 0:  # quicker than the uninterrupted one was, and through before it could be stopped
+        if (
+            process.returncode == 0
+        ):  # quicker than the uninterrupted one was, and through before it could be stopped
             assert _metrics(tmp_path) == uninterrupted.metrics
             break
         stopped += 1
@@ -170,14 +185,23 @@ def test_reuse(project, uninterrupted):
     out, code = project.call(uninterrupted.runs, "--set", changed)
     assert code == 0, out
     at = "smoke/digits/resnet18/seed0/"
-    steps = ("untrain-wfnb", "baselines", "relearn", "insertion-wfnb", "filters-wfnb", "without_training_set-wfnb")
+    steps = (
+        "untrain-wfnb",
+        "baselines",
+        "relearn",
+        "insertion-wfnb",
+        "filters-wfnb",
+        "without_training_set-wfnb",
+    )
     assert set(_lines(out)) == {at + step for step in steps} | {"smoke/tables"}
 
     with open(project.root / "wfnb" / "metrics" / "relearn.py", "a") as file:
         file.write("# changed\n")
     out, code = project.call(uninterrupted.runs, "--set", changed)
     assert code == 0, out
-    assert set(_lines(out)) == {f"smoke/digits/{arch}/seed0/relearn" for arch in ("resnet18", "vit_t")}  # the same numbers: no new tables
+    assert set(_lines(out)) == {
+        f"smoke/digits/{arch}/seed0/relearn" for arch in ("resnet18", "vit_t")
+    }  # the same numbers: no new tables
 
 
 @pytest.mark.slow

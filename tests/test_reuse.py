@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wfnb import cli, runs
-from wfnb.cells import STEPS, graph
+from wfnb import cli
 from wfnb.recipes import RECIPES, Recipe
-from wfnb.runs import Run, is_current
+from wfnb.reproduction import runs
+from wfnb.reproduction.cells import STEPS, graph
+from wfnb.reproduction.runs import Run, is_current
 
 
 @pytest.fixture
@@ -43,7 +44,14 @@ def library(tmp_path, monkeypatch):
     return copy
 
 
-UNTRAINED = {"untrain-wfnb", "baselines", "relearn", "insertion-wfnb", "filters-wfnb", "without_training_set-wfnb"}
+UNTRAINED = {
+    "untrain-wfnb",
+    "baselines",
+    "relearn",
+    "insertion-wfnb",
+    "filters-wfnb",
+    "without_training_set-wfnb",
+}
 BOTH = ("resnet18", "vit_t")
 
 
@@ -68,9 +76,13 @@ def test_another_recipe_for_attention_leaves_convolutions_alone(results, monkeyp
     assert results() == of(["vit_t"], UNTRAINED) | {"smoke/tables"}
 
 
-@pytest.mark.parametrize(("then", "stale"), [({}, set()), ({"optimizer": "sgd"}, set()), ({"beta2": 0.95}, UNTRAINED)])
+@pytest.mark.parametrize(
+    ("then", "stale"), [({}, set()), ({"optimizer": "sgd"}, set()), ({"beta2": 0.95}, UNTRAINED)]
+)
 def test_a_recipe_setting_that_came_later_had_the_value_that_held_before(results, monkeypatch, then, stale):
-    recipe = RECIPES["wfnb"][0].changed({"beta2": 0.999 if "optimizer" not in then else Recipe().beta2} | then)
+    recipe = RECIPES["wfnb"][0].changed(
+        {"beta2": 0.999 if "optimizer" not in then else Recipe().beta2} | then
+    )
     monkeypatch.setitem(RECIPES, "wfnb", (recipe, recipe))
     results()
     for cell in graph("smoke"):
@@ -111,7 +123,9 @@ def test_a_training_setting_that_came_later_had_the_value_that_held_before(resul
 def test_a_changed_module_makes_what_hangs_on_it(results, library, module, steps):
     with open(library / f"{module}.py", "a") as file:
         file.write("# changed\n")
-    read = steps is not None and (not steps or steps & {f"{name}{'-wfnb' * STEPS[name].per_recipe}" for name in STEPS["tables"].needs})
+    read = steps is not None and (
+        not steps or steps & {f"{name}{'-wfnb' * STEPS[name].per_recipe}" for name in STEPS["tables"].needs}
+    )
     assert results() == of(BOTH, steps or ()) | ({"smoke/tables"} if read else set())
     assert results() == set()
 

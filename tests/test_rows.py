@@ -40,7 +40,9 @@ def case(request, network, randomised):
     return net, randomised(wfnb.WFNet(net, 5, separate_bias=separate))
 
 
-every = pytest.mark.parametrize("case", list(itertools.product(NAMES, [False, True])), indirect=True, ids=lambda p: f"{p[0]}-{p[1]}")
+every = pytest.mark.parametrize(
+    "case", list(itertools.product(NAMES, [False, True])), indirect=True, ids=lambda p: f"{p[0]}-{p[1]}"
+)
 
 
 @every
@@ -61,7 +63,9 @@ def test_one_row_for_all_equals_mixed_rows(case, grad, images):
     _, wf = case
     with torch.set_grad_enabled(grad):
         for c in range(5):
-            torch.testing.assert_close(wf(images, forget=c), wf(images, forget=torch.full((7,), c)), rtol=0, atol=1e-10)
+            torch.testing.assert_close(
+                wf(images, forget=c), wf(images, forget=torch.full((7,), c)), rtol=0, atol=1e-10
+            )
 
 
 @every
@@ -88,7 +92,9 @@ def test_gradients_equal_autograd_through_explicit_masking(case, images):
             layer = name.removesuffix(".bias")
             weight = parameters[f"{layer}.weight"]
             if name == layer:
-                changed[f"{layer}.weight"] = torch.sigmoid(alpha[row]).reshape(-1, *[1] * (weight.ndim - 1)) * weight
+                changed[f"{layer}.weight"] = (
+                    torch.sigmoid(alpha[row]).reshape(-1, *[1] * (weight.ndim - 1)) * weight
+                )
             if f"{layer}.bias" in parameters and (name != layer or f"{layer}.bias" not in leaves):
                 changed[f"{layer}.bias"] = torch.sigmoid(alpha[row]) * parameters[f"{layer}.bias"]
         logits.append(functional_call(net, changed, (images[i : i + 1],)))
@@ -151,13 +157,23 @@ def test_a_filter_takes_along_the_norm_that_alone_follows_it(forget, network, ra
 @pytest.mark.parametrize("kind", ["conv", "linear"])
 @pytest.mark.parametrize("size", [2, 8])
 @torch.no_grad()
-def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives(size, kind, separate, randomised, monkeypatch):
+def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives(
+    size, kind, separate, randomised, monkeypatch
+):
     if kind == "conv":  # 27 weights a channel, and the images' 2 x 4 or 2 x 64 places
-        net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+        net = nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1),
+            nn.BatchNorm2d(6),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 5),
+        )
         net[1].running_mean.normal_(), net[1].running_var.uniform_(0.5, 2)
         x = torch.randn(2, 3, size, size, dtype=torch.float64)
     else:  # 10 weights a feature
-        net = nn.Sequential(nn.Linear(10, 6), nn.ReLU(), nn.AdaptiveAvgPool2d((1, 6)), nn.Flatten(), nn.Linear(6, 5))
+        net = nn.Sequential(
+            nn.Linear(10, 6), nn.ReLU(), nn.AdaptiveAvgPool2d((1, 6)), nn.Flatten(), nn.Linear(6, 5)
+        )
         x = torch.randn(2, 1, size, 10, dtype=torch.float64)
     net = net.double().eval()
     wf = randomised(wfnb.WFNet(net, 5, layers=["0"], separate_bias=separate, example=x))
@@ -165,7 +181,9 @@ def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives
     forward = layer._masked_forward
     monkeypatch.setattr(layer, "_masked_forward", lambda *args: scaled.append(1) or forward(*args))
     torch.testing.assert_close(wf(x, forget=3), masked_network(net, wf.alphas(), [3])(x), rtol=0, atol=1e-12)
-    torch.testing.assert_close(wf(x, forget={1, 4}), masked_network(net, wf.alphas(), [1, 4])(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        wf(x, forget={1, 4}), masked_network(net, wf.alphas(), [1, 4])(x), rtol=0, atol=1e-12
+    )
     assert len(scaled) == (2 if size == 8 else 0)
 
 
@@ -173,7 +191,9 @@ def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives
 @torch.no_grad()
 def test_a_norm_kept_in_single_precision_is_taken_along_too(forget, randomised, images):
     half = nn.Conv2d(images.shape[1], 6, 3).bfloat16()
-    net = nn.Sequential(half, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5).bfloat16()).eval()
+    net = nn.Sequential(
+        half, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5).bfloat16()
+    ).eval()
     net[1].running_var.uniform_(0.5, 2)
     wf = randomised(wfnb.WFNet(net, 5, example=images.bfloat16()))
     assert wf.filters["0"].norm
@@ -199,7 +219,12 @@ def test_norms_of_a_network_that_cannot_be_followed_stay_for_themselves(net, ran
 
 
 def test_outputs_that_are_changed_in_place_are_found(network):
-    for name, expected in {"in_place": {"bare", "normed", "summed"}, "normed": {"conv"}, "plain": set(), "vit": set()}.items():
+    for name, expected in {
+        "in_place": {"bare", "normed", "summed"},
+        "normed": {"conv"},
+        "plain": set(),
+        "vit": set(),
+    }.items():
         wf = wfnb.WFNet(network(name), 5)
         assert {layer for layer, found in wf.filters.items() if found.overwritten} == expected
 
@@ -211,7 +236,10 @@ def test_networks_of_torchvision_give_the_gradients_of_one_row(name, randomised)
     net = getattr(models, name)(num_classes=5).double().eval()
     wf, x = randomised(wfnb.WFNet(net, 5)), torch.randn(2, 3, 32, 32, dtype=torch.float64)
     gradients = []
-    for forget in (torch.tensor([3, 3]), 3):  # a row an image has a backward pass of its own, one row for all has torch's
+    for forget in (
+        torch.tensor([3, 3]),
+        3,
+    ):  # a row an image has a backward pass of its own, one row for all has torch's
         gradients.append(torch.autograd.grad(wf(x, forget=forget).square().sum(), list(wf.alphas().values())))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
@@ -219,7 +247,9 @@ def test_networks_of_torchvision_give_the_gradients_of_one_row(name, randomised)
 
 def test_what_a_hook_keeps_of_a_layer_stays_as_it_was(net, randomised, images):
     wf, kept = randomised(wfnb.WFNet(net, 5)), []
-    wf.model.conv1.base.register_forward_hook(lambda module, args, out: kept.append((out, out.detach().clone())))
+    wf.model.conv1.base.register_forward_hook(
+        lambda module, args, out: kept.append((out, out.detach().clone()))
+    )
     wf(images, forget=ROWS)
     assert torch.equal(*kept[0])
     torch.testing.assert_close(kept[0][0], net.conv1(images), rtol=0, atol=1e-12)
@@ -265,8 +295,14 @@ def test_a_closed_gate_removes_the_channel_and_its_bias(net, images):
 def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
     wf = wfnb.WFNet(net, 5)
     calls = [lambda: wf(images, forget=forget)]
-    if not (isinstance(forget, torch.Tensor) and len(forget) == 2):  # how many images there will be is known to the call alone
-        calls += [lambda: wf.gates(forget), lambda: wf.forgetting(forget).__enter__(), lambda: wf.merge(forget)]
+    if not (
+        isinstance(forget, torch.Tensor) and len(forget) == 2
+    ):  # how many images there will be is known to the call alone
+        calls += [
+            lambda: wf.gates(forget),
+            lambda: wf.forgetting(forget).__enter__(),
+            lambda: wf.merge(forget),
+        ]
     for call in calls:
         with pytest.raises(error) as caught:
             call()
@@ -278,9 +314,12 @@ def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
 @pytest.mark.parametrize("shifted", ["no", "by a constant", "yes"])
 @pytest.mark.parametrize("factor", [1.0, torch.tensor([-2.0, 0.5, 3.0], dtype=torch.float64)])
 @pytest.mark.parametrize(
-    ("shape", "spread"), [((4, 3, 5, 5), (4, 3, 1, 1)), ((4, 6, 3), (4, 1, 3)), ((4, 3, 1, 1), (4, 3, 1, 1)), ((4, 3), (4, 3))]
+    ("shape", "spread"),
+    [((4, 3, 5, 5), (4, 3, 1, 1)), ((4, 6, 3), (4, 1, 3)), ((4, 3, 1, 1), (4, 3, 1, 1)), ((4, 3), (4, 3))],
 )
-def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread, factor, shifted, ours, overwritten):
+def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(
+    shape, spread, factor, shifted, ours, overwritten
+):
     """``_Gated`` and ``_Logits`` share a backward pass of their own; the straightforward product and sum are the reference (float64)."""
     torch.manual_seed(0)
     inputs = [torch.randn(shape, dtype=torch.float64), 3 * torch.randn(spread, dtype=torch.float64)]
@@ -293,7 +332,9 @@ def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread
 
     def gated(out, alpha, shift=constant):
         fresh = 1 * out  # as a layer gives it; its memory may be used
-        result = _Gated.apply(fresh, _Logits.apply(alpha), factor * torch.sigmoid(alpha), shift, ours, overwritten)
+        result = _Gated.apply(
+            fresh, _Logits.apply(alpha), factor * torch.sigmoid(alpha), shift, ours, overwritten
+        )
         assert (result.data_ptr() == fresh.data_ptr()) is (ours and not overwritten)
         if overwritten:
             result = result.mul_(1)
@@ -305,7 +346,9 @@ def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(shape, spread
     got, expected = gated(*wanted), straightforward(*wanted)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-14)
     for one, other in zip(
-        torch.autograd.grad((got * down).sum(), wanted), torch.autograd.grad((expected * down).sum(), wanted), strict=True
+        torch.autograd.grad((got * down).sum(), wanted),
+        torch.autograd.grad((expected * down).sum(), wanted),
+        strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
     assert torch.autograd.gradcheck(gated, wanted)

@@ -79,7 +79,15 @@ def test_other_classes(file, net, network):
 
 
 def test_other_architecture(file, network):
-    refused(file, network("grouped"), str(file), "another architecture", "Grouped", "'conv1.weight'", "[6, 3, 3, 3]")
+    refused(
+        file,
+        network("grouped"),
+        str(file),
+        "another architecture",
+        "Grouped",
+        "'conv1.weight'",
+        "[6, 3, 3, 3]",
+    )
     wider = network("plain")
     wider.conv2, wider.bn = torch.nn.Conv2d(6, 9, 3, bias=False).double(), torch.nn.BatchNorm2d(9).double()
     wider.fc = torch.nn.Linear(9, 5).double()
@@ -87,7 +95,7 @@ def test_other_architecture(file, network):
 
 
 def test_a_deeper_network_is_another_architecture(tmp_path):
-    from wfnb.zoo import ResNet
+    from wfnb.originals.zoo import ResNet
 
     short, deep = (ResNet(1, 5, (4, 8), blocks).eval() for blocks in ((1, 1), (1, 2)))
     path = wfnb.WFNet(short, 5).save(tmp_path / "alpha.safetensors")
@@ -161,7 +169,9 @@ def test_interrupted_save_leaves_nothing(wf, tmp_path, monkeypatch):
 
 def test_interrupted_save_keeps_the_file_before_it(wf, file, monkeypatch):
     before = file.read_bytes()
-    monkeypatch.setattr("safetensors.torch.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(
+        "safetensors.torch.save_file", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full"))
+    )
     with pytest.raises(OSError, match="disk full"):
         wf.save(file)
     assert file.read_bytes() == before

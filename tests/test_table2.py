@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from wfnb import tables
-from wfnb.cells import Cell, graph
-from wfnb.runs import Finished
+from wfnb.reproduction import tables
+from wfnb.reproduction.cells import Cell, graph
+from wfnb.reproduction.runs import Finished
 
 
 def run(arch, insertion, random, deletion=0.1, deletion_random=0.3, wins=2):
@@ -41,7 +41,11 @@ def test_a_missing_run_is_not_attempted(finished_runs):
 def test_areas_and_verdicts(finished_runs):
     finished_runs += [run("resnet20", 0.6, 0.7, wins=1)]
     table = tables.table2("laptop").set_index("dataset")
-    assert table.loc["CIFAR-10", ["insertion_auc", "insertion_random_auc", "deletion_auc"]].tolist() == [0.6, 0.7, 0.1]
+    assert table.loc["CIFAR-10", ["insertion_auc", "insertion_random_auc", "deletion_auc"]].tolist() == [
+        0.6,
+        0.7,
+        0.1,
+    ]
     shown = tables.format_table2(tables.table2("laptop")).set_index("Data")
     assert shown.loc["CIFAR-10", "Ins ↑"] == "0.60"
     assert shown.loc["CIFAR-10", "Ins random"] == "0.70"
@@ -61,6 +65,9 @@ def test_equal_to_random_is_not_better(finished_runs):
 def test_the_printed_figures_stand_beside_ours(finished_runs):
     table = tables.table2("paper").set_index(["dataset", "arch"])
     assert len(table) == 12
-    assert table.loc[("CIFAR-10", "ViT-S"), ["paper_insertion_auc", "paper_deletion_auc"]].tolist() == [0.88, 0.14]
+    assert table.loc[("CIFAR-10", "ViT-S"), ["paper_insertion_auc", "paper_deletion_auc"]].tolist() == [
+        0.88,
+        0.14,
+    ]
     assert table["paper_insertion_auc"].notna().all()
     assert not pd.Series(tables.format_table2(table.reset_index())["paper Ins"]).eq("").any()

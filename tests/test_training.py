@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import wfnb
-from wfnb.training import can_compile
+from wfnb.device import can_compile
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def vit():
 
 def test_patches_are_left_out_while_a_network_is_trained_and_no_longer(vit, few):
     seen = []
-    vit.blocks[0].register_forward_hook(lambda module, args, out: seen.append((module.training, args[0].shape[1])))
+    vit.blocks[0].register_forward_hook(
+        lambda module, args, out: seen.append((module.training, args[0].shape[1]))
+    )
     wfnb.train(vit, few, few, training(patch_dropout=0.25), progress=False)
     vit(few.all()[0][:2])
     patches = vit.patch_embed.num_patches
@@ -40,7 +42,9 @@ def test_the_patches_left_out_are_others_each_time(vit, few):
         if module.training:
             kept.append(args[0].detach().clone())
 
-    vit.patch_embed.register_forward_hook(lambda module, args, out: torch.arange(out.shape[1]).view(1, -1, 1).expand_as(out).float())
+    vit.patch_embed.register_forward_hook(
+        lambda module, args, out: torch.arange(out.shape[1]).view(1, -1, 1).expand_as(out).float()
+    )
     vit.pos_embed.requires_grad_(False).zero_()
     vit.blocks[0].register_forward_hook(keep)
     vit.blocks.requires_grad_(False)
@@ -52,7 +56,9 @@ def test_the_patches_left_out_are_others_each_time(vit, few):
 
 def test_a_network_without_patches_is_refused(few):
     net = wfnb.create_model("resnet20", "digits", width=1 / 4)
-    with pytest.raises(ValueError, match=r"^patch_dropout is 0\.2, but ResNet is no vision transformer[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^patch_dropout is 0\.2, but ResNet is no vision transformer[^\n]*$"
+    ):
         wfnb.train(net, few, recipe=training(patch_dropout=0.2), progress=False)
 
 
@@ -64,7 +70,12 @@ def test_compiled_steps_train_alike_and_leave_a_plain_network(few):
     compiled = copy.deepcopy(plain)
     expected = wfnb.train(plain, few, few, training(), progress=False)
     found = wfnb.train(compiled, few, few, training(compiled=True), progress=False)
-    torch.testing.assert_close(torch.tensor(found["loss"].to_numpy()), torch.tensor(expected["loss"].to_numpy()), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        torch.tensor(found["loss"].to_numpy()),
+        torch.tensor(expected["loss"].to_numpy()),
+        rtol=1e-3,
+        atol=1e-3,
+    )
     assert compiled.state_dict().keys() == plain.state_dict().keys()
     assert not compiled.training
     for name, value in plain.state_dict().items():

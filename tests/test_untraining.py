@@ -5,19 +5,22 @@ import json
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import wfnb
 from wfnb import untraining
+from wfnb.device import can_compile
 from wfnb.losses import expand_labels
 from wfnb.paths import notebooks_folder
-from wfnb.training import can_compile
 from wfnb.untraining import NotFiniteError, untraining_step
 
 QUICK = wfnb.Recipe(steps=4, check_every=2, batch_size=16)
-MOVING = QUICK.changed({"stop_on": "loss"})  # the loss falls from the first step on, so the rows kept are not the first ones
+MOVING = QUICK.changed(
+    {"stop_on": "loss"}
+)  # the loss falls from the first step on, so the rows kept are not the first ones
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def test_what_the_rows_held_before_does_not_matter(model, digits, randomised):
 
 def test_history(model, digits):
     history = run(wfnb.WFNet(model, 10), digits.train, digits.val)
-    assert isinstance(history, wfnb.History)
+    assert isinstance(history, pd.DataFrame)
     assert history.index.tolist() == [0, 2, 4]
     assert {"loss", "loss_r", "loss_f", "val_loss", "val_acc_r", "val_acc_f"} <= set(history.columns)
     assert history.attrs["recipe"] == "wfnb"
@@ -115,7 +118,7 @@ def test_history_plots_itself(model, digits):
     import matplotlib.pyplot as plt
 
     history = run(wfnb.WFNet(model, 10), digits.train, digits.val)
-    axes = history.plot(["loss_r", "val_acc_r"])
+    axes = wfnb.figures.history_curves(history, ["loss_r", "val_acc_r"])
     assert [ax.get_legend_handles_labels()[1][0] for ax in axes] == ["loss_r", "val_acc_r"]
     plt.close("all")
 
@@ -127,7 +130,9 @@ def test_the_validation_check_is_an_explicit_one(trained, digits):
     first = run(wf, digits.train, val, QUICK.changed({"steps": 1, "check_every": 1})).loc[0]
     fresh = wfnb.WFNet(trained, 10)
     images, labels = val.all()
-    right = sum(int(fresh(images[i : i + 1], forget=int(labels[i])).argmax()) == int(labels[i]) for i in range(100))
+    right = sum(
+        int(fresh(images[i : i + 1], forget=int(labels[i])).argmax()) == int(labels[i]) for i in range(100)
+    )
     assert first["val_acc_f"] == pytest.approx(right / 100)
     assert first["val_acc_r"] == pytest.approx(right / 100)  # all rows are alike then
 
@@ -136,7 +141,9 @@ def test_the_validation_check_is_an_explicit_one(trained, digits):
 @pytest.mark.parametrize("retain_on", ["labels", "original", "original, asked before"])
 def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     """Loss and gradient of Eq. 3, image by image."""
-    recipe = QUICK.changed({"retain_on": retain_on.partition(",")[0], "chi": chi, "optimizer": "sgd", "lr": 1.0, "lambda2": 0.0})
+    recipe = QUICK.changed(
+        {"retain_on": retain_on.partition(",")[0], "chi": chi, "optimizer": "sgd", "lr": 1.0, "lambda2": 0.0}
+    )
     wf = randomised(wfnb.WFNet(trained, 10))
     images, labels = (part[:8] for part in digits.train.all())
     before, reference = rows(wf), copy.deepcopy(wf)
@@ -149,7 +156,10 @@ def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
         elif retain_on == "labels":
             terms_r.append(-logs[labels[index]])
         else:
-            weights = [0.0 if k == row else math.exp(value) for k, value in enumerate(trained(images[index : index + 1])[0].tolist())]
+            weights = [
+                0.0 if k == row else math.exp(value)
+                for k, value in enumerate(trained(images[index : index + 1])[0].tolist())
+            ]
             terms_r.append(-sum(weight / sum(weights) * logs[k] for k, weight in enumerate(weights)))
     loss = sum(terms_r) / len(terms_r) + recipe.lambda1 * sum(terms_f) / len(terms_f)
     loss.backward()
@@ -161,9 +171,12 @@ def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
         remembered = {"original": untraining.Original(wf, 8), "index": index}
         remembered["original"](images[[7, 4]], index[[7, 4]])
     with wf.forgetting(3):  # a row chosen around it changes nothing
-        optimizer, generator = untraining.optimizer_for(wf, recipe), torch.Generator().manual_seed(0)
+        optimizer, generator = untraining.untraining_optimizer(wf, recipe), torch.Generator().manual_seed(0)
         seen = untraining_step(wf, images, labels, recipe, optimizer, generator, **remembered)
-    loss_r, loss_f = float((sum(terms_r) / len(terms_r)).detach()), sum(1 / term.item() - recipe.eps for term in terms_f) / 4
+    loss_r, loss_f = (
+        float((sum(terms_r) / len(terms_r)).detach()),
+        sum(1 / term.item() - recipe.eps for term in terms_f) / 4,
+    )
     assert seen.tolist() == pytest.approx([loss.item(), loss_r, loss_f], rel=1e-4)
     for name, table in reference.alphas().items():
         torch.testing.assert_close(before[name] - wf.alphas()[name], table.grad, rtol=1e-3, atol=1e-6)
@@ -180,8 +193,16 @@ def test_a_step_is_one_graph_to_a_compiler_and_changes_the_rows_alike(arch, digi
     images, labels = digits.train.subset(torch.arange(16)).all()
     seen = []
     for net, terms_of in ((wf, untraining.batch_terms), (traced, graph)):
-        optimizer, generator = torch.optim.SGD(list(net.alphas().values()), 1.0), torch.Generator().manual_seed(0)
-        seen.append([untraining_step(net, images, labels, recipe, optimizer, generator, terms_of=terms_of) for _ in range(2)])
+        optimizer, generator = (
+            torch.optim.SGD(list(net.alphas().values()), 1.0),
+            torch.Generator().manual_seed(0),
+        )
+        seen.append(
+            [
+                untraining_step(net, images, labels, recipe, optimizer, generator, terms_of=terms_of)
+                for _ in range(2)
+            ]
+        )
     torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-5)
     for name, table in wf.alphas().items():
         torch.testing.assert_close(traced.alphas()[name], table, rtol=1e-4, atol=1e-5)
@@ -193,7 +214,9 @@ def test_compiled_steps_give_the_same_rows(model, digits):
     plain, compiled = wfnb.WFNet(model, 10), wfnb.WFNet(model, 10)
     expected = run(plain, digits.train, digits.val, MOVING)
     found = run(compiled, digits.train, digits.val, MOVING.changed({"compiled": True}))
-    torch.testing.assert_close(torch.tensor(found.to_numpy()[1:]), torch.tensor(expected.to_numpy()[1:]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        torch.tensor(found.to_numpy()[1:]), torch.tensor(expected.to_numpy()[1:]), rtol=1e-3, atol=1e-4
+    )
     for name, table in plain.alphas().items():
         torch.testing.assert_close(compiled.alphas()[name], table, rtol=1e-2, atol=1e-2)
 
@@ -207,7 +230,10 @@ def test_without_a_compiler_compiled_steps_are_refused_before_the_first(model, d
         lambda: run(wf, digits.train, digits.val, QUICK.changed({"compiled": True, "start": 1.0})),
         lambda: wfnb.train(model, digits.train, recipe=wfnb.Training(compiled=True), progress=False),
     ):
-        with pytest.raises(ValueError, match=r"^compiled steps need a C\+\+ compiler on a CPU, and there is none: install g\+\+[^\n]*$"):
+        with pytest.raises(
+            ValueError,
+            match=r"^compiled steps need a C\+\+ compiler on a CPU, and there is none: install g\+\+[^\n]*$",
+        ):
             work()
     for name, table in wf.alphas().items():  # nothing that they held is lost
         assert torch.equal(table, before[name])
@@ -226,7 +252,11 @@ def test_the_original_is_asked_about_each_image_once(model, digits, monkeypatch)
     assert 30 < sum(asked) <= 70
 
     numbered, each_time = untraining._numbered, wfnb.WFNet(model, 10)
-    monkeypatch.setattr(untraining, "_numbered", lambda *a, **k: ((images, labels, None) for images, labels, _ in numbered(*a, **k)))
+    monkeypatch.setattr(
+        untraining,
+        "_numbered",
+        lambda *a, **k: ((images, labels, None) for images, labels, _ in numbered(*a, **k)),
+    )
     run(each_time, train, val, several)
     for name, table in wf.alphas().items():
         torch.testing.assert_close(each_time.alphas()[name], table, rtol=1e-3, atol=1e-3)
@@ -239,7 +269,14 @@ def rig(monkeypatch, scores):
     def check(wf, *args, **kwargs):
         acc = scores[len(seen)]
         seen.append(rows(wf))
-        return {"val_loss": 1 - acc, "val_loss_f": 1.0, "val_acc_r": acc, "val_acc_f": 0.0, "val_p_r": acc, "val_p_f": 0.0}
+        return {
+            "val_loss": 1 - acc,
+            "val_loss_f": 1.0,
+            "val_acc_r": acc,
+            "val_acc_f": 0.0,
+            "val_p_r": acc,
+            "val_p_f": 0.0,
+        }
 
     monkeypatch.setattr(untraining, "_check", check)
     return seen
@@ -249,7 +286,12 @@ def rig(monkeypatch, scores):
 def test_early_stopping_keeps_the_best_rows(stop_on, model, digits, monkeypatch):
     seen = rig(monkeypatch, [0.1, 0.2, 0.9, 0.5, 0.9, 0.8, 0.95])
     wf = wfnb.WFNet(model, 10)
-    history = run(wf, digits.train, digits.val, QUICK.changed({"steps": 50, "check_every": 1, "patience": 3, "stop_on": stop_on}))
+    history = run(
+        wf,
+        digits.train,
+        digits.val,
+        QUICK.changed({"steps": 50, "check_every": 1, "patience": 3, "stop_on": stop_on}),
+    )
     assert history.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert history.attrs["best_step"] == 2
     assert "3 checks" in history.attrs["stopped"]
@@ -259,7 +301,12 @@ def test_early_stopping_keeps_the_best_rows(stop_on, model, digits, monkeypatch)
 
 def test_five_checks_an_epoch(model, digits, monkeypatch):
     rig(monkeypatch, [0.1] * 99)
-    history = run(wfnb.WFNet(model, 10), digits.train, digits.val, QUICK.changed({"steps": 16, "check_every": 0, "batch_size": 32}))
+    history = run(
+        wfnb.WFNet(model, 10),
+        digits.train,
+        digits.val,
+        QUICK.changed({"steps": 16, "check_every": 0, "batch_size": 32}),
+    )
     every = len(digits.train) // 32 // 5
     assert history.index.tolist()[:3] == [0, every, 2 * every]
 
@@ -329,7 +376,9 @@ def test_plain_data_sets_and_loaders(kind, model, digits):
 def test_the_same_images_in_any_form_give_the_same_checks(model, digits):
     as_set = run(wfnb.WFNet(model, 10), digits.train, digits.val)
     as_loader = run(wfnb.WFNet(model, 10), digits.train, DataLoader(as_dataset(digits.val), 500))
-    torch.testing.assert_close(torch.tensor(as_set["val_loss"].to_numpy()), torch.tensor(as_loader["val_loss"].to_numpy()))
+    torch.testing.assert_close(
+        torch.tensor(as_set["val_loss"].to_numpy()), torch.tensor(as_loader["val_loss"].to_numpy())
+    )
 
 
 @pytest.mark.parametrize("wrong", [-1, 10, 255])
@@ -339,7 +388,10 @@ def test_labels_out_of_range(wrong, part, at, model, digits, randomised):
     images, labels = digits.train.batch(slice(120))
     labels = labels.clone()
     labels[at] = wrong
-    for data in (wfnb.data.ImageSet(digits.train.images[:120], labels, (0.5,), (0.5,)), TensorDataset(images, labels)):
+    for data in (
+        wfnb.data.ImageSet(digits.train.images[:120], labels, (0.5,), (0.5,)),
+        TensorDataset(images, labels),
+    ):
         wf = randomised(wfnb.WFNet(model, 10))
         parts = {"train": digits.train, "val": digits.val} | {part: data}
         with pytest.raises((ValueError, IndexError), match=rf"label {wrong}.*0 to 9"):
@@ -392,7 +444,12 @@ def test_the_test_split_is_never_touched(model, digits):
     assert len(run(wfnb.WFNet(model, 10), guarded.train, guarded.val)) == 3
     for name, call in (("00_train", "wfnb.train("), ("01_untrain", "wfnb.untrain(")):
         notebook = json.loads((notebooks_folder() / f"{name}.ipynb").read_text(encoding="utf-8"))
-        lines = [line for cell in notebook["cells"] if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
+        lines = [
+            line
+            for cell in notebook["cells"]
+            if cell["cell_type"] == "code"
+            for line in "".join(cell["source"]).splitlines()
+        ]
         (used,) = [line for line in lines if call in line]
         assert "data.train, data.val" in used
         assert "test" not in used
@@ -400,7 +457,9 @@ def test_the_test_split_is_never_touched(model, digits):
 
 @pytest.mark.parametrize("recipe", ["wfnb", "author"])
 def test_clamp_and_finite_rows(recipe, model, digits):
-    how = wfnb.RECIPES[recipe][0].changed({"steps": 5, "check_every": 5, "batch_size": 16, "clamp": 3.0, "lr": 1000.0})
+    how = wfnb.RECIPES[recipe][0].changed(
+        {"steps": 5, "check_every": 5, "batch_size": 16, "clamp": 3.0, "lr": 1000.0}
+    )
     wf = wfnb.WFNet(model, 10)
     run(wf, digits.train, digits.val, how)
     assert all(float(table.abs().max()) <= 3.0 for table in rows(wf).values())

@@ -167,13 +167,20 @@ def test_example_of_an_unusual_size():
 
 
 def test_nothing_to_wrap():
-    refused(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), "nothing can be masked in Sequential", "qkv", "layers=")
+    refused(
+        nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
+        "nothing can be masked in Sequential",
+        "qkv",
+        "layers=",
+    )
 
 
 def test_torchvision_vit_has_nothing_to_wrap():
     from torchvision.models import VisionTransformer
 
-    model = VisionTransformer(image_size=16, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5)
+    model = VisionTransformer(
+        image_size=16, patch_size=8, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=16, num_classes=5
+    )
     refused(model, "nothing can be masked in VisionTransformer", "layers=")
 
 
@@ -186,13 +193,24 @@ def _beit():
 def _eva():
     from timm.models.eva import Eva
 
-    return Eva(img_size=32, patch_size=16, num_classes=5, embed_dim=16, depth=1, num_heads=2, qkv_bias=True, qkv_fused=True)
+    return Eva(
+        img_size=32,
+        patch_size=16,
+        num_classes=5,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        qkv_bias=True,
+        qkv_fused=True,
+    )
 
 
 def _swinv2():
     from timm.models.swin_transformer_v2 import SwinTransformerV2
 
-    return SwinTransformerV2(img_size=32, patch_size=4, num_classes=5, embed_dim=16, depths=(1,), num_heads=(2,), window_size=4)
+    return SwinTransformerV2(
+        img_size=32, patch_size=4, num_classes=5, embed_dim=16, depths=(1,), num_heads=(2,), window_size=4
+    )
 
 
 @pytest.mark.parametrize("make", [_beit, _eva, _swinv2])
@@ -203,7 +221,9 @@ def test_attention_that_reads_the_weight_itself(make):
 def test_windowed_attention():
     from timm.models.swin_transformer import SwinTransformer
 
-    model = SwinTransformer(img_size=32, patch_size=4, num_classes=5, embed_dim=16, depths=(1,), num_heads=(2,), window_size=4)
+    model = SwinTransformer(
+        img_size=32, patch_size=4, num_classes=5, embed_dim=16, depths=(1,), num_heads=(2,), window_size=4
+    )
     refused(model, "qkv", "8 inputs for 2 images", "layers=")
 
 

@@ -41,13 +41,29 @@ def vgg16(channels, classes):
 
 def vit(dim, channels, classes, size):
     tokens = (size // 4) ** 2 + 1
-    block = 2 * 2 * dim + (dim * 3 * dim + 3 * dim) + (dim * dim + dim) + 2 * (dim * dim + dim)  # norms, qkv, proj, an MLP as wide as dim
-    return conv(channels, dim, 4, bias=True) + dim + tokens * dim + 12 * block + 2 * dim + dim * classes + classes
+    block = (
+        2 * 2 * dim + (dim * 3 * dim + 3 * dim) + (dim * dim + dim) + 2 * (dim * dim + dim)
+    )  # norms, qkv, proj, an MLP as wide as dim
+    return (
+        conv(channels, dim, 4, bias=True)
+        + dim
+        + tokens * dim
+        + 12 * block
+        + 2 * dim
+        + dim * classes
+        + classes
+    )
 
 
 def test_known_sizes():
-    assert count(wfnb.create_model("resnet18", "cifar10")) == 11_173_962 == resnet(3, (64, 128, 256, 512), (2, 2, 2, 2), 10)
-    assert count(wfnb.create_model("resnet20", "cifar10")) == 272_474 == resnet(3, (16, 32, 64), (3, 3, 3), 10)
+    assert (
+        count(wfnb.create_model("resnet18", "cifar10"))
+        == 11_173_962
+        == resnet(3, (64, 128, 256, 512), (2, 2, 2, 2), 10)
+    )
+    assert (
+        count(wfnb.create_model("resnet20", "cifar10")) == 272_474 == resnet(3, (16, 32, 64), (3, 3, 3), 10)
+    )
     assert count(wfnb.create_model("vgg16", "cifar10")) == 14_728_266 == vgg16(3, 10)
 
 
@@ -101,7 +117,9 @@ def test_width_and_depth():
     assert wfnb.create_model("vit_t", "digits", width=0.5, depth=3).embed_dim == 96
     assert len(wfnb.create_model("vit_t", "digits", width=0.5, depth=3).blocks) == 3
     assert wfnb.create_model("resnet20", "digits", width=2.0).fc.in_features == 128
-    assert wfnb.create_model("resnet20", num_classes=7, channels=2, size=20, width=0.25)(torch.randn(2, 2, 20, 20)).shape == (2, 7)
+    assert wfnb.create_model("resnet20", num_classes=7, channels=2, size=20, width=0.25)(
+        torch.randn(2, 2, 20, 20)
+    ).shape == (2, 7)
     assert wfnb.create_model("resnet20", "digits", num_classes=3, width=0.25).fc.out_features == 3
 
 
@@ -163,4 +181,9 @@ model = create_model("resnet18", num_classes=10, channels=1, size=16, width=1 / 
 for _ in range(150):
     model(torch.rand(3, 1, 16, 16)).sum().backward()
 """
-    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "2"}, timeout=300).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "2"}, timeout=300
+        ).returncode
+        == 0
+    )

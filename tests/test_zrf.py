@@ -59,12 +59,17 @@ def test_bad_teaching_dialect():
     a, b = torch.randn(30, 10, dtype=torch.float64) * 3, torch.randn(30, 10, dtype=torch.float64)
     p, q = a.softmax(1), b.softmax(1)
     m = (p + q) / 2
-    expected = 1 - (0.5 * F.kl_div(p.log(), m, reduction="none").mean() + 0.5 * F.kl_div(q.log(), m, reduction="none").mean())
+    expected = 1 - (
+        0.5 * F.kl_div(p.log(), m, reduction="none").mean()
+        + 0.5 * F.kl_div(q.log(), m, reduction="none").mean()
+    )
     assert zrf(a, b, dialect="bad-teaching") == pytest.approx(float(expected), abs=1e-12)
     assert zrf(a, b, dialect="bad-teaching") > zrf(a, b)
 
 
-@pytest.mark.parametrize("shapes", [((3, 10), (3, 9)), ((3, 10), (4, 10)), ((10,), (10,)), ((0, 10), (0, 10))])
+@pytest.mark.parametrize(
+    "shapes", [((3, 10), (3, 9)), ((3, 10), (4, 10)), ((10,), (10,)), ((0, 10), (0, 10))]
+)
 def test_shapes_that_do_not_fit(shapes):
     a, b = (torch.zeros(shape) for shape in shapes)
     with pytest.raises(ValueError, match=r"\(N, K\)") as caught:

@@ -7,33 +7,56 @@
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# name: module; loaded when first used, so that `import wfnb` costs no more than it must
-_PUBLIC = {
-    "Explorer": "explorer",
-    "History": "history",
-    "Recipe": "recipes",
-    "RECIPES": "recipes",
-    "Training": "recipes",
-    "WFNet": "net",
-    "create_model": "zoo",
-    "prune": "pruning",
-    "load_dataset": "data",
-    "train": "training",
-    "untrain": "untraining",
+# imported at first use, so that `import wfnb` does not import torch
+_OBJECTS = {
+    "Explorer": "wfnb.explorer.widgets",
+    "RECIPES": "wfnb.recipes",
+    "Recipe": "wfnb.recipes",
+    "Training": "wfnb.recipes",
+    "WFNet": "wfnb.net",
+    "create_model": "wfnb.originals.zoo",
+    "load_dataset": "wfnb.originals.data",
+    "prune": "wfnb.evaluation.pruning",
+    "train": "wfnb.originals.training",
+    "untrain": "wfnb.untraining",
 }
-_MODULES = ("baselines", "data", "figures", "losses", "metrics", "presets", "runs", "tables", "zoo")
+_MODULES = {
+    "baselines": "wfnb.evaluation.baselines",
+    "data": "wfnb.originals.data",
+    "figures": "wfnb.figures",
+    "losses": "wfnb.losses",
+    "metrics": "wfnb.metrics",
+    "presets": "wfnb.reproduction.presets",
+    "runs": "wfnb.reproduction.runs",
+    "tables": "wfnb.reproduction.tables",
+    "zoo": "wfnb.originals.zoo",
+}
+__all__ = [*_OBJECTS, *_MODULES, "__version__"]
 
-__all__ = [*_PUBLIC, *_MODULES, "__version__"]
+if TYPE_CHECKING:  # what editors and type checkers see
+    from wfnb import figures, losses, metrics
+    from wfnb.evaluation import baselines
+    from wfnb.evaluation.pruning import prune
+    from wfnb.explorer.widgets import Explorer
+    from wfnb.net import WFNet
+    from wfnb.originals import data, zoo
+    from wfnb.originals.data import load_dataset
+    from wfnb.originals.training import train
+    from wfnb.originals.zoo import create_model
+    from wfnb.recipes import RECIPES, Recipe, Training
+    from wfnb.reproduction import presets, runs, tables
+    from wfnb.untraining import untrain
 
 
-def __getattr__(name: str):
-    if name in _PUBLIC:
-        value = getattr(import_module(f"wfnb.{_PUBLIC[name]}"), name)
+def __getattr__(name: str) -> object:
+    if name in _OBJECTS:
+        value = getattr(import_module(_OBJECTS[name]), name)
     elif name in _MODULES:
-        value = import_module(f"wfnb.{name}")
+        value = import_module(_MODULES[name])
     else:
         raise AttributeError(f"module 'wfnb' has no attribute {name!r}")
     globals()[name] = value

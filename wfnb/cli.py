@@ -7,11 +7,18 @@ import sys
 import time
 from pathlib import Path
 
-from wfnb.cells import STEPS, Cell, graph
-from wfnb.checks import as_device, check_choice
-from wfnb.notebooks import check_parameters, declared_parameters, keep_memory, papermill, parse_parameter, run_cell
+from wfnb.checks import check_choice
 from wfnb.paths import held, notebooks_folder
-from wfnb.presets import PRESETS
+from wfnb.reproduction.cells import STEPS, Cell, graph
+from wfnb.reproduction.notebooks import (
+    check_parameters,
+    declared_parameters,
+    keep_memory,
+    papermill,
+    parse_parameter,
+    run_cell,
+)
+from wfnb.reproduction.presets import PRESETS
 
 __all__ = ["main"]
 
@@ -22,31 +29,69 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute a notebook headless, with checked parameters")
     run.add_argument("notebook", help="its name or step, such as 01_untrain or untrain")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; repeat")
-    run.add_argument("-o", "--output", type=Path, help="where the executed notebook goes (default: beside the results)")
-    run.add_argument("--if-changed", action="store_true", help="do nothing where results of these settings, code and inputs are there")
+    run.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter; repeat",
+    )
+    run.add_argument(
+        "-o", "--output", type=Path, help="where the executed notebook goes (default: beside the results)"
+    )
+    run.add_argument(
+        "--if-changed",
+        action="store_true",
+        help="do nothing where results of these settings, code and inputs are there",
+    )
     run.add_argument("-v", "--verbose", action="store_true", help="show what the notebook prints")
     run.add_argument(
-        "--accept", metavar="WHY", help="run nothing: keep the finished results although code changed, for this reason (noted in run.json)"
+        "--accept",
+        metavar="WHY",
+        help="run nothing: keep the finished results although code changed, for this reason (noted in run.json)",
     )
-    reproduce = commands.add_parser("reproduce", help="run every cell of a preset that is not up to date, and print Table 1")
+    reproduce = commands.add_parser(
+        "reproduce", help="run every cell of a preset that is not up to date, and print Table 1"
+    )
     reproduce.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
-    reproduce.add_argument("-j", "--cores", type=int, default=os.cpu_count(), help="how many notebooks at once (default: one a core)")
     reproduce.add_argument(
-        "--set", action="append", default=[], metavar="STEP[/ARCH].SETTING=VALUE", help="such as untrain/resnet18.lambda1=1.0; repeat"
+        "-j",
+        "--cores",
+        type=int,
+        default=os.cpu_count(),
+        help="how many notebooks at once (default: one a core)",
+    )
+    reproduce.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STEP[/ARCH].SETTING=VALUE",
+        help="such as untrain/resnet18.lambda1=1.0; repeat",
     )
     reproduce.add_argument("snakemake", nargs="*", help="after --: further arguments to snakemake")
-    app = commands.add_parser("app", help="serve the explorer as a web page; makes the digits run where no run is finished")
+    app = commands.add_parser(
+        "app", help="serve the explorer as a web page; makes the digits run where no run is finished"
+    )
     app.add_argument("--port", type=int, default=8866, help="the first one to try (default: 8866)")
-    app.add_argument("--ip", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)")
+    app.add_argument(
+        "--ip", default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine alone)"
+    )
     status = commands.add_parser("status", help="list the cells of a preset and whether each is up to date")
     status.add_argument("--preset", default="quick")
-    bench = commands.add_parser("bench", help="measure speed and memory against the original network; keeps runs/bench/<device>.json")
+    bench = commands.add_parser(
+        "bench", help="measure speed and memory against the original network; keeps runs/bench/<device>.json"
+    )
     bench.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    bench.add_argument("--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)")
+    bench.add_argument(
+        "--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)"
+    )
     options = parser.parse_args(arguments)
     try:
-        code = {"run": _run, "reproduce": _reproduce, "app": _app, "status": _status, "bench": _bench}[options.command](options)
+        code = {"run": _run, "reproduce": _reproduce, "app": _app, "status": _status, "bench": _bench}[
+            options.command
+        ](options)
         sys.stdout.flush()
         return code
     except (ValueError, TypeError, IndexError, FileNotFoundError) as error:
@@ -74,21 +119,25 @@ def _run(options: argparse.Namespace) -> int:
     given = {name: parse_parameter(notebook, name, text) for name, text in options.parameter}
     cell = Cell.of(step, check_parameters(notebook, given))
     if given.get("device", "auto") != "auto":
+        from wfnb.device import as_device
+
         as_device(given["device"])
     if options.accept is not None:
-        from wfnb.runs import accept
+        from wfnb.reproduction.runs import accept
 
         accept(cell, options.accept)
         print(f"{cell.path}: accepted as it is")
         return 0
-    with held(cell.folder):  # another run of this cell may be under way: a graph that was killed leaves some behind
+    with held(
+        cell.folder
+    ):  # another run of this cell may be under way: a graph that was killed leaves some behind
         return _run_alone(options, cell, notebook, given)
 
 
 def _run_alone(options: argparse.Namespace, cell: Cell, notebook: Path, given: dict[str, object]) -> int:
     """Execute the notebook of a cell that no other process is at; returns the exit code."""
     if options.if_changed:
-        from wfnb.runs import is_current
+        from wfnb.reproduction.runs import is_current
 
         if is_current(cell):
             for name in ("metrics.json", "run.json"):  # newer than its inputs, as the graph sees it
@@ -98,9 +147,14 @@ def _run_alone(options: argparse.Namespace, cell: Cell, notebook: Path, given: d
     started = time.monotonic()
     try:
         if options.output:
-            from wfnb.notebooks import execute
+            from wfnb.reproduction.notebooks import execute
 
-            execute(notebook, declared_parameters(notebook) | given | cell.parameters(), options.output, quiet=not options.verbose)
+            execute(
+                notebook,
+                declared_parameters(notebook) | given | cell.parameters(),
+                options.output,
+                quiet=not options.verbose,
+            )
             output = options.output
         else:
             output = run_cell(cell, given, quiet=not options.verbose)
@@ -111,18 +165,21 @@ def _run_alone(options: argparse.Namespace, cell: Cell, notebook: Path, given: d
             file=sys.stderr,
         )
         return 1
-    print(f"{cell.path}: done in {time.monotonic() - started:.0f} s" + (f"; executed notebook {output}" if not options.if_changed else ""))
+    print(
+        f"{cell.path}: done in {time.monotonic() - started:.0f} s"
+        + (f"; executed notebook {output}" if not options.if_changed else "")
+    )
     return 0
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from wfnb.reproduce import reproduce
+    from wfnb.reproduction.reproduce import reproduce
 
     return reproduce(options.preset, " ".join(options.set), options.cores, options.snakemake)
 
 
 def _app(options: argparse.Namespace) -> int:
-    from wfnb.app import serve
+    from wfnb.explorer.app import serve
 
     serve(options.ip, options.port)
     return 0
@@ -131,24 +188,50 @@ def _app(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     if options.repeats < 2:
         raise ValueError(f"--repeats must be 2 or more, not {options.repeats}.")
+    from wfnb.device import as_device
+
     device = as_device(options.device)
-    if keep_memory() and sys.platform == "linux":  # measure as kernels compute: only a process that starts with the settings has them
-        os.execv(sys.executable, [sys.executable, "-m", "wfnb.cli", "bench", "--device", options.device, "--repeats", str(options.repeats)])
+    if (
+        keep_memory() and sys.platform == "linux"
+    ):  # measure as kernels compute: only a process that starts with the settings has them
+        os.execv(
+            sys.executable,
+            [
+                sys.executable,
+                "-m",
+                "wfnb.cli",
+                "bench",
+                "--device",
+                options.device,
+                "--repeats",
+                str(options.repeats),
+            ],
+        )
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, talks much
-    from wfnb import bench, bench_results
+    from wfnb.bench import measure as bench
+    from wfnb.bench import results as bench_results
 
     found = bench.measure(device, bench.Scale(repeats=options.repeats))
     path = bench_results.keep(found)
-    ratios, costs = bench_results.ratios_table(found).to_string(), bench_results.costs_table(found).to_string(float_format="%.2f")
+    ratios, costs = (
+        bench_results.ratios_table(found).to_string(),
+        bench_results.costs_table(found).to_string(float_format="%.2f"),
+    )
     print(f"{ratios}\n* beyond the goal\n\n{costs}\n-> {path}")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    from wfnb.runs import is_current
+    from wfnb.reproduction.runs import is_current
 
     for cell in graph(options.preset):
-        state = "up to date" if is_current(cell) else "stale" if (cell.folder / "run.json").is_file() else "missing"
+        state = (
+            "up to date"
+            if is_current(cell)
+            else "stale"
+            if (cell.folder / "run.json").is_file()
+            else "missing"
+        )
         print(f"{state:<11} {cell.path}")
     return 0
 

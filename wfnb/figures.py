@@ -14,6 +14,7 @@ __all__ = [
     "filter_graph",
     "gate_matrix",
     "head_matrix",
+    "history_curves",
     "image_grid",
     "insertion_curves",
     "method_bars",
@@ -23,10 +24,27 @@ __all__ = [
 ]
 
 # seaborn's palette "colorblind"; to import seaborn for it takes a second, so only the heat maps do
-COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
+COLOURS = (
+    "#0173b2",
+    "#de8f05",
+    "#029e73",
+    "#d55e00",
+    "#cc78bc",
+    "#ca9161",
+    "#fbafe4",
+    "#949494",
+    "#ece133",
+    "#56b4e9",
+)
 
 
-def accuracy_bars(before: Sequence[float], acc_r: Sequence[float], acc_f: Sequence[float], class_names: Sequence[str], ax=None):
+def accuracy_bars(
+    before: Sequence[float],
+    acc_r: Sequence[float],
+    acc_f: Sequence[float],
+    class_names: Sequence[str],
+    ax=None,
+):
     """Per class: the original's accuracy, and with the class forgotten its own (Acc_f) and the others' (Acc_r), all in percent (K,)."""
     import matplotlib.pyplot as plt
 
@@ -39,14 +57,61 @@ def accuracy_bars(before: Sequence[float], acc_r: Sequence[float], acc_f: Sequen
         ("class forgotten: itself (Acc_f)", acc_f, 3, "xx"),
     ]
     for i, (label, values, colour, hatch) in enumerate(bars):
-        ax.bar(at + (i - 1) * width, np.asarray(values), width, label=label, color=COLOURS[colour], hatch=hatch, edgecolor="white")
+        ax.bar(
+            at + (i - 1) * width,
+            np.asarray(values),
+            width,
+            label=label,
+            color=COLOURS[colour],
+            hatch=hatch,
+            edgecolor="white",
+        )
     ax.set_xticks(at, class_names, rotation=45 if max(map(len, class_names)) > 3 else 0)
     ax.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 105))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, frameon=False, fontsize=8)
     return ax
 
 
-def _class_by_class(values: np.ndarray, class_names: Sequence[str], axes: tuple[str, str], label: str, ax, **looks: object):
+def history_curves(history: pd.DataFrame, columns: Sequence[str] | None = None, axes=None):
+    """The history of a training or an untraining: losses in the left axes, accuracies in the right ones; returns the axes.
+
+    Args:
+        history: As ``train`` and ``untrain`` return it; ``attrs["best_step"]`` is marked.
+        columns: Those to draw; all numeric ones by default.
+        axes: Two matplotlib axes, losses first; a new figure by default.
+    """
+    import matplotlib.pyplot as plt
+
+    columns = list(columns) if columns is not None else list(history.select_dtypes("number").columns)
+    accuracies = [name for name in columns if "acc" in name]
+    groups = [group for group in ([name for name in columns if name not in accuracies], accuracies) if group]
+    if axes is None:
+        _, axes = plt.subplots(
+            1, len(groups), figsize=(5 * len(groups), 3.2), layout="constrained", squeeze=False
+        )
+        axes = axes[0]
+    for ax, names in zip(axes, groups, strict=False):
+        for name, colour, marker in zip(names, COLOURS, "osD^vXP*<>", strict=False):
+            values = history[name].dropna()
+            ax.plot(
+                values.index,
+                values,
+                color=colour,
+                marker=marker,
+                markersize=4,
+                markevery=max(len(values) // 12, 1),
+                label=name,
+            )
+        if "best_step" in history.attrs:
+            ax.axvline(history.attrs["best_step"], color="0.6", linestyle=":", label="kept")
+        ax.set_xlabel(history.index.name or "step")
+        ax.legend(fontsize=8)
+    return axes
+
+
+def _class_by_class(
+    values: np.ndarray, class_names: Sequence[str], axes: tuple[str, str], label: str, ax, **looks: object
+):
     """A heat map of a (K, K) table with the figures in it (up to 20 classes)."""
     import matplotlib.pyplot as plt
     import seaborn as sns
@@ -56,7 +121,14 @@ def _class_by_class(values: np.ndarray, class_names: Sequence[str], axes: tuple[
         _, ax = plt.subplots(figsize=(1.6 + 0.5 * min(k, 20), 1.2 + 0.42 * min(k, 20)), layout="constrained")
     names = list(class_names) if k <= 20 else False
     sns.heatmap(
-        values, ax=ax, annot=k <= 20, annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names, cbar_kws={"label": label}, **looks
+        values,
+        ax=ax,
+        annot=k <= 20,
+        annot_kws={"fontsize": 7},
+        xticklabels=names,
+        yticklabels=names,
+        cbar_kws={"label": label},
+        **looks,
     )
     ax.set(xlabel=axes[0], ylabel=axes[1])
     ax.tick_params(axis="y", rotation=0)
@@ -70,19 +142,28 @@ def _percent(counts: np.ndarray) -> np.ndarray:
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax=None):
     """A confusion matrix (K, K) of counts in percent of each true class."""
     looks = {"cmap": "cividis", "vmin": 0, "vmax": 100, "fmt": ".0f"}
-    return _class_by_class(_percent(counts), class_names, ("taken for", "true class"), "% of the true class", ax, **looks)
+    return _class_by_class(
+        _percent(counts), class_names, ("taken for", "true class"), "% of the true class", ax, **looks
+    )
 
 
 def confusion_difference(before: np.ndarray, after: np.ndarray, class_names: Sequence[str], ax=None):
     """What changed from one confusion matrix (K, K) to another, in percentage points of each true class."""
-    points, looks = _percent(after) - _percent(before), {"cmap": "vlag", "vmin": -100, "vmax": 100, "fmt": "+.0f"}
-    return _class_by_class(points, class_names, ("taken for", "true class"), "points, after - before", ax, **looks)
+    points, looks = (
+        _percent(after) - _percent(before),
+        {"cmap": "vlag", "vmin": -100, "vmax": 100, "fmt": "+.0f"},
+    )
+    return _class_by_class(
+        points, class_names, ("taken for", "true class"), "points, after - before", ax, **looks
+    )
 
 
 def row_similarity(similarity: np.ndarray, class_names: Sequence[str], ax=None):
     """The correlation of the rows of alpha, class by class (K, K)."""
     looks = {"cmap": "vlag", "vmin": -1, "vmax": 1, "fmt": ".2f"}
-    return _class_by_class(similarity, class_names, ("class forgotten", "class forgotten"), "correlation of rows", ax, **looks)
+    return _class_by_class(
+        similarity, class_names, ("class forgotten", "class forgotten"), "correlation of rows", ax, **looks
+    )
 
 
 def change_bars(before: Sequence[float], after: Sequence[float], class_names: Sequence[str], ax=None):
@@ -92,8 +173,19 @@ def change_bars(before: Sequence[float], after: Sequence[float], class_names: Se
     if ax is None:
         _, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
     at = np.arange(len(class_names))
-    for side, label, values, colour, hatch in ((-0.2, "before", before, 0, ""), (0.2, "after", after, 3, "//")):
-        ax.bar(at + side, np.asarray(values), 0.38, label=label, color=COLOURS[colour], hatch=hatch, edgecolor="white")
+    for side, label, values, colour, hatch in (
+        (-0.2, "before", before, 0, ""),
+        (0.2, "after", after, 3, "//"),
+    ):
+        ax.bar(
+            at + side,
+            np.asarray(values),
+            0.38,
+            label=label,
+            color=COLOURS[colour],
+            hatch=hatch,
+            edgecolor="white",
+        )
     ax.set_xticks(at, class_names, rotation=45 if max(map(len, class_names)) > 3 else 0)
     ax.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 105))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, frameon=False, fontsize=8)
@@ -110,11 +202,15 @@ def gate_matrix(gates: Mapping[str, np.ndarray], class_names: Sequence[str], axe
     from matplotlib.ticker import MaxNLocator
 
     if axes is None:
-        _, axes = plt.subplots(len(gates), 1, figsize=(8, 1.0 + 1.9 * len(gates)), layout="constrained", squeeze=False)
+        _, axes = plt.subplots(
+            len(gates), 1, figsize=(8, 1.0 + 1.9 * len(gates)), layout="constrained", squeeze=False
+        )
         axes = axes[:, 0]
     for ax, (name, table) in zip(axes, gates.items(), strict=True):
         order = np.argsort(-table.std(0), kind="stable")
-        image = ax.imshow(table[:, order], aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        image = ax.imshow(
+            table[:, order], aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest"
+        )
         ax.set_yticks(range(len(class_names)), class_names, fontsize=7)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_title(name, fontsize=9, loc="left")
@@ -129,7 +225,9 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 10):
     import matplotlib.pyplot as plt
 
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.95, rows * 1.25), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * 0.95, rows * 1.25), layout="constrained", squeeze=False
+    )
     for ax in axes.flat:
         ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
@@ -155,7 +253,15 @@ def method_bars(table: pd.DataFrame, ax=None):
         ("probe_recall_pct", "forgotten class, probe recall", 0, ".."),
     ]
     for i, (name, label, colour, hatch) in enumerate(bars):
-        drawn = ax.bar(at + (i - 1) * width, table[name], width, label=label, color=COLOURS[colour], hatch=hatch, edgecolor="white")
+        drawn = ax.bar(
+            at + (i - 1) * width,
+            table[name],
+            width,
+            label=label,
+            color=COLOURS[colour],
+            hatch=hatch,
+            edgecolor="white",
+        )
         ax.bar_label(drawn, fmt="%.1f", fontsize=7)
     ax.set_xticks(at, [name.replace(" ", "\n") for name in table.index])
     ax.set(ylabel="%", ylim=(0, 108))
@@ -179,11 +285,20 @@ def relearn_curves(curves: pd.DataFrame, target: float, ax=None):
     last = int(curves["epoch"].max())
     markers = "osD^vXP*"
     for i, (method, own) in enumerate(curves.groupby(level=0, sort=False)):
-        wide = own.pivot(index="epoch", columns="class", values="accuracy_pct").reindex(range(last + 1)).ffill()
+        wide = (
+            own.pivot(index="epoch", columns="class", values="accuracy_pct").reindex(range(last + 1)).ffill()
+        )
         ax.plot(wide.index, wide, color=COLOURS[i], linewidth=0.5, alpha=0.35)
         mean = wide.mean(axis=1)
         ax.plot(
-            mean.index, mean, color=COLOURS[i], linewidth=2, marker=markers[i], markevery=max(last // 10, 1), markersize=5, label=method
+            mean.index,
+            mean,
+            color=COLOURS[i],
+            linewidth=2,
+            marker=markers[i],
+            markevery=max(last // 10, 1),
+            markersize=5,
+            label=method,
         )
     ax.axhline(target, color="0.4", linestyle=":", label="original")
     ax.set(xlabel="epochs of 500 images", ylabel="accuracy on the forgotten class, %", ylim=(-3, 103))
@@ -196,11 +311,17 @@ def table1_figure(table: pd.DataFrame):
     """Acc_r and Acc_f of every method, a marker a network: the right end of the one and the left end of the other is where a method wants to be."""
     import matplotlib.pyplot as plt
 
-    named = table.assign(label=[f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)])
+    named = table.assign(
+        label=[f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)]
+    )
     named = named[named["seeds"] > 0]
-    datasets, methods, networks = (list(dict.fromkeys(named[column])) for column in ("dataset", "label", "arch"))
+    datasets, methods, networks = (
+        list(dict.fromkeys(named[column])) for column in ("dataset", "label", "arch")
+    )
     size = (10, 0.8 + (0.6 + 0.34 * len(methods)) * len(datasets))
-    figure, axes = plt.subplots(len(datasets), 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    figure, axes = plt.subplots(
+        len(datasets), 2, figsize=size, layout="constrained", squeeze=False, sharey=True
+    )
     markers = "osD^vP*"
     columns = {"acc_r_pct": "Acc_r, % (higher is better)", "acc_f_pct": "Acc_f, % (lower is better)"}
     for pair, dataset in zip(axes, datasets, strict=True):
@@ -208,12 +329,22 @@ def table1_figure(table: pd.DataFrame):
             for row in named[named["dataset"] == dataset].itertuples():
                 i = networks.index(row.arch)
                 y = methods.index(row.label) + (i - (len(networks) - 1) / 2) * 0.18
-                ax.plot(getattr(row, column), y, marker=markers[i % len(markers)], color=COLOURS[i % 10], markersize=5, linestyle="")
+                ax.plot(
+                    getattr(row, column),
+                    y,
+                    marker=markers[i % len(markers)],
+                    color=COLOURS[i % 10],
+                    markersize=5,
+                    linestyle="",
+                )
             ax.set(title=dataset, xlabel=label, xlim=(-4, 104))
             ax.set_yticks(range(len(methods)), methods, fontsize=8)
             ax.grid(axis="x", color="0.9")
     axes[0, 0].invert_yaxis()
-    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, COLOURS, strict=False)]
+    handles = [
+        plt.Line2D([], [], linestyle="", marker=m, color=c, label=n)
+        for n, m, c in zip(networks, markers, COLOURS, strict=False)
+    ]
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
@@ -239,17 +370,32 @@ def insertion_curves(curves: pd.DataFrame, axes=None):
         for j, (curve, what) in enumerate({"insertion": "re-opened", "deletion": "closed"}.items()):
             ax = axes[i, j]
             for order, (label, colour, line, marker) in styles.items():
-                chosen = curves[(curves["curve"] == curve) & (curves["order"] == order) & (curves["images"] == images)]
+                chosen = curves[
+                    (curves["curve"] == curve) & (curves["order"] == order) & (curves["images"] == images)
+                ]
                 score = chosen.groupby("fraction")["score"].agg(["mean", "std"]).fillna(0)
-                ax.plot(score.index, score["mean"], color=colour, linestyle=line, marker=marker, markersize=3.5, label=label)
-                low, high = (score["mean"] - score["std"]).clip(0), (score["mean"] + score["std"]).clip(upper=1)
+                ax.plot(
+                    score.index,
+                    score["mean"],
+                    color=colour,
+                    linestyle=line,
+                    marker=marker,
+                    markersize=3.5,
+                    label=label,
+                )
+                low, high = (
+                    (score["mean"] - score["std"]).clip(0),
+                    (score["mean"] + score["std"]).clip(upper=1),
+                )
                 ax.fill_between(score.index, low, high, color=colour, alpha=0.12, linewidth=0)
             ax.set_title(f"{curve}, {titles[images]}", fontsize=10)
             ax.set(ylim=(-0.03, 1.03), xlim=(-0.03, 1.03))
             if i == 1:
                 ax.set_xlabel(f"share of each layer's gates {what}")
         axes[i, 0].set_ylabel("confidence / original's")
-    axes[0, 0].figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    axes[0, 0].figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+    )
     return axes
 
 
@@ -288,23 +434,45 @@ def filter_graph(
         for row, f in enumerate(kept):
             if c in shared[f]:
                 graph.plot([0, 1], [height, row], linewidth=1.4, alpha=0.9, **style)
-        graph.plot(0, height, markers[c % 10], color=COLOURS[c % 10], markersize=8, markeredgecolor="black", markeredgewidth=0.5, zorder=3)
-        graph.annotate(name, (0, height), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9)
+        graph.plot(
+            0,
+            height,
+            markers[c % 10],
+            color=COLOURS[c % 10],
+            markersize=8,
+            markeredgecolor="black",
+            markeredgewidth=0.5,
+            zorder=3,
+        )
+        graph.annotate(
+            name, (0, height), (-9, 0), textcoords="offset points", ha="right", va="center", fontsize=9
+        )
     for row, f in enumerate(kept):
         graph.plot(1, row, "o", color="0.25", markersize=3.5, zorder=3)
-        graph.annotate(names[f], (1, row), (6, 0), textcoords="offset points", ha="left", va="center", fontsize=7.5)
+        graph.annotate(
+            names[f], (1, row), (6, 0), textcoords="offset points", ha="left", va="center", fontsize=7.5
+        )
     left = 0.06 + 0.022 * max(map(len, class_names))
     graph.set(xlim=(-left, 1.18))
     graph.axis("off")
-    graph.set_title(f"{title}\n{n} of {len(shared)} shared filters" if n < len(shared) else f"{title}\n{n} shared filters", fontsize=10)
+    graph.set_title(
+        f"{title}\n{n} of {len(shared)} shared filters"
+        if n < len(shared)
+        else f"{title}\n{n} shared filters",
+        fontsize=10,
+    )
     matrix.set_title("their gates", fontsize=10)
     matrix.set_xticks(range(k), class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
     matrix.set_xlabel("class forgotten")
     if n:
-        image = matrix.imshow(gates[:k, kept].T, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        image = matrix.imshow(
+            gates[:k, kept].T, aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest"
+        )
         dots = [(c, row) for row, f in enumerate(kept) for c in shared[f] if c < k]
         matrix.scatter(*zip(*dots, strict=True), s=9, color="white", edgecolor="black", linewidth=0.6)
-        matrix.figure.colorbar(image, ax=matrix, label="gate", shrink=min(1.0, 3.0 / matrix.figure.get_figheight()))
+        matrix.figure.colorbar(
+            image, ax=matrix, label="gate", shrink=min(1.0, 3.0 / matrix.figure.get_figheight())
+        )
     matrix.tick_params(axis="y", left=False, labelleft=False)
     graph.set_ylim(max(n - 1, 1) + 0.7, -0.7)  # shared with the matrix, which imshow has narrowed
     return axes
@@ -325,7 +493,9 @@ def head_matrix(parts: Mapping[str, np.ndarray], class_names: Sequence[str], tit
         )  # fmt: skip
     for row, (part, gates) in zip(axes, parts.items(), strict=True):
         for h, ax in enumerate(row):
-            image = ax.imshow(gates[:, h], aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+            image = ax.imshow(
+                gates[:, h], aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest"
+            )
             ax.set_title(f"{part}, head {h}", fontsize=9)
             ax.set_yticks(range(len(class_names)), class_names, fontsize=7)
         row[0].set_ylabel("class forgotten")
@@ -348,7 +518,11 @@ def excitation_grid(pixels: np.ndarray, groups: Mapping[str, Sequence[int]], lab
 
     columns = max(map(len, groups.values()))
     figure, axes = plt.subplots(
-        len(groups), columns, figsize=(1.9 + 0.85 * columns, 1.15 * len(groups)), layout="constrained", squeeze=False
+        len(groups),
+        columns,
+        figsize=(1.9 + 0.85 * columns, 1.15 * len(groups)),
+        layout="constrained",
+        squeeze=False,
     )
     for row, (name, index) in zip(axes, groups.items(), strict=True):
         for ax, i in zip(row, index, strict=False):
@@ -381,7 +555,12 @@ def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
         y = whats.index(row["what"]) + (i - (len(networks) - 1) / 2) * 0.14
         low, high = row["quartiles"]
         ax.plot([low, high], [y, y], color=COLOURS[i % 10], linewidth=1.5)
-        marker = {"marker": markers[i % len(markers)], "color": COLOURS[i % 10], "markersize": 6, "linestyle": ""}
+        marker = {
+            "marker": markers[i % len(markers)],
+            "color": COLOURS[i % 10],
+            "markersize": 6,
+            "linestyle": "",
+        }
         ax.plot(row["figure"], y, **marker)
         if "without_gates" in row:
             ax.plot(row["without_gates"], y, fillstyle="none", **marker)
@@ -399,9 +578,16 @@ def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
     ax.set_yticks(range(len(whats)), whats, fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="ratio", xlim=(0, None))
-    handles = [plt.Line2D([], [], linestyle="", marker=m, color=c, label=n) for n, m, c in zip(networks, markers, COLOURS, strict=False)]
+    handles = [
+        plt.Line2D([], [], linestyle="", marker=m, color=c, label=n)
+        for n, m, c in zip(networks, markers, COLOURS, strict=False)
+    ]
     if any("without_gates" in row for row in rows):
-        handles.append(plt.Line2D([], [], linestyle="", marker="o", color="0.4", fillstyle="none", label="hollow: no gates"))
+        handles.append(
+            plt.Line2D(
+                [], [], linestyle="", marker="o", color="0.4", fillstyle="none", label="hollow: no gates"
+            )
+        )
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return ax
 
@@ -420,7 +606,9 @@ def cost_over_classes(costs: Mapping[str, object], ax=None):
     for (method, cost), colour, marker in zip(costs["methods"].items(), COLOURS, "osD^", strict=False):
         one = cost["seconds"] / costs["classes"]
         seconds = np.full(len(classes), cost["seconds"]) if cost["networks"] == 1 else one * classes
-        label = f"{method.replace('_', ' ')}: Acc_r {cost['acc_r_pct']:.1f} %, Acc_f {cost['acc_f_pct']:.1f} %"
+        label = (
+            f"{method.replace('_', ' ')}: Acc_r {cost['acc_r_pct']:.1f} %, Acc_f {cost['acc_f_pct']:.1f} %"
+        )
         ax.plot(classes, seconds, color=colour, marker=marker, markersize=5, label=label)
     ax.set(xlabel="classes to forget", ylabel="seconds", yscale="log")
     ax.xaxis.get_major_locator().set_params(integer=True)

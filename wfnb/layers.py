@@ -55,11 +55,17 @@ class _Gated(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, out: Tensor, logits: Tensor, scale: Tensor, shift: Tensor | None, ours: bool, overwritten: bool) -> Tensor:
+    def forward(
+        ctx, out: Tensor, logits: Tensor, scale: Tensor, shift: Tensor | None, ours: bool, overwritten: bool
+    ) -> Tensor:
         # compiled, the compiler plans memory itself (and torch 2.11 stops at an `out` that lies channels-last)
         memory = out.detach() if ours and not overwritten and not torch.compiler.is_compiling() else None
         factor = scale.to(out.dtype)
-        result = torch.mul(out, factor, out=memory) if shift is None else torch.addcmul(shift.to(out.dtype), out, factor, out=memory)
+        result = (
+            torch.mul(out, factor, out=memory)
+            if shift is None
+            else torch.addcmul(shift.to(out.dtype), out, factor, out=memory)
+        )
         ctx.overwritten, ctx.precision = overwritten, logits.dtype
         ctx.save_for_backward(out if overwritten else result, scale, shift)
         return result
@@ -71,7 +77,11 @@ class _Gated(torch.autograd.Function):
         summed = tuple(i for i, n in enumerate(scale.shape) if n == 1 and grad.shape[i] != 1)
 
         def total(spread: Tensor) -> Tensor:
-            return spread.sum(summed, keepdim=True, dtype=ctx.precision) if summed else spread.to(ctx.precision, copy=True)
+            return (
+                spread.sum(summed, keepdim=True, dtype=ctx.precision)
+                if summed
+                else spread.to(ctx.precision, copy=True)
+            )
 
         product = grad * kept
         grad_logits = total(product)
@@ -167,9 +177,13 @@ def look_up(layers: Sequence["WeightFilter"]) -> "dict[WeightFilter, Gate]":
         moves = by_layer(moved, taken)
         if apart:
             factors = by_layer(factor, taken)
-            moves |= {layer: factors[layer] * shifts[layer] + moves[layer] for layer in taken if layer in shifts}
+            moves |= {
+                layer: factors[layer] * shifts[layer] + moves[layer] for layer in taken if layer in shifts
+            }
         shifts |= moves
-    return {layer: Gate(scales[layer], shifts.get(layer), logits.get(layer), layer in taken) for layer in layers}
+    return {
+        layer: Gate(scales[layer], shifts.get(layer), logits.get(layer), layer in taken) for layer in layers
+    }
 
 
 def _constants(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
@@ -195,13 +209,17 @@ class _Wrapper(nn.Module):
     @property
     def base(self) -> nn.Module:
         """What it stands for, kept whole."""
-        return self._modules["base"]  # found sooner than by a module's own way, which counts where a network is small
+        return self._modules[
+            "base"
+        ]  # found sooner than by a module's own way, which counts where a network is small
 
     @property
     def hooked(self) -> bool:
         """Whether something hooks in here, and so wants to see what the layer alone takes and gives."""
         base = self.base
-        return bool(self._forward_hooks or self._forward_pre_hooks or base._forward_hooks or base._forward_pre_hooks)
+        return bool(
+            self._forward_hooks or self._forward_pre_hooks or base._forward_hooks or base._forward_pre_hooks
+        )
 
     def __getattr__(self, name: str):
         # a network may read `conv.stride` or `qkv.in_features`; one that computes with `qkv.weight` is found by WFNet, which checks that
@@ -236,12 +254,16 @@ class WeightFilter(_Wrapper):
         alpha_bias: (K, C_out), the logits of the bias's gates; ``None`` where they are shared or there is no bias.
     """
 
-    def __init__(self, base: nn.Module, num_classes: int, choice: Choice, separate_bias: bool = False) -> None:
+    def __init__(
+        self, base: nn.Module, num_classes: int, choice: Choice, separate_bias: bool = False
+    ) -> None:
         super().__init__(base, choice)
         self.channels = base.weight.shape[0]
         self.norm: tuple[WFNorm, ...] = ()
         self.overwritten = False
-        table = torch.full((num_classes, self.channels), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device)
+        table = torch.full(
+            (num_classes, self.channels), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device
+        )
         self.alpha = nn.Parameter(table)
         separate = separate_bias and base.bias is not None
         self.alpha_bias = nn.Parameter(table.clone()) if separate else None
@@ -273,7 +295,9 @@ class WeightFilter(_Wrapper):
         mixed = gate.logits is not None
         if not mixed and self.scales_weight and not (torch.is_grad_enabled() and self.alpha.requires_grad):
             places = x.numel() // x.shape[self.channel]
-            if base.weight.numel() // self.channels < places:  # a channel has fewer weights than it gives values
+            if (
+                base.weight.numel() // self.channels < places
+            ):  # a channel has fewer weights than it gives values
                 return self._masked_forward(x, *self.masked(gate))
         out = base(x)
         scale, shift, logits = (None if value is None else self._spread(value, out) for value in gate[:3])
@@ -286,7 +310,9 @@ class WeightFilter(_Wrapper):
     def scales_weight(self) -> bool:
         """Whether the layer's forward is torch's own and nothing hooks into it, so that its masked weight can be used directly."""
         base = self.base
-        return type(base).forward is self.plain.forward and not (base._forward_hooks or base._forward_pre_hooks)
+        return type(base).forward is self.plain.forward and not (
+            base._forward_hooks or base._forward_pre_hooks
+        )
 
     def extra_repr(self) -> str:
         return f"gates={self.alpha.shape[0]}x{self.alpha.shape[1]}{', separate bias gates' if self.alpha_bias is not None else ''}"
@@ -312,7 +338,9 @@ class WFLinear(WeightFilter):
     channel = -1
 
     def _spread(self, gate: Tensor, out: Tensor) -> Tensor:
-        return gate if gate.ndim == 1 else gate.view(len(gate), *[1] * (out.ndim - 2), -1)  # (B, 1, F), against (B, N, F)
+        return (
+            gate if gate.ndim == 1 else gate.view(len(gate), *[1] * (out.ndim - 2), -1)
+        )  # (B, 1, F), against (B, N, F)
 
     def _masked_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)

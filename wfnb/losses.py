@@ -11,7 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Expanded", "expand_labels", "mean_of_reciprocals", "reciprocal_of_mean", "regulariser", "without_class"]
+__all__ = [
+    "Expanded",
+    "expand_labels",
+    "mean_of_reciprocals",
+    "reciprocal_of_mean",
+    "regulariser",
+    "without_class",
+]
 
 
 class Expanded(NamedTuple):
@@ -28,7 +35,9 @@ class Expanded(NamedTuple):
     forgetting: int
 
 
-def expand_labels(labels: Tensor, num_classes: int, chi: int, generator: torch.Generator | None = None) -> Expanded:
+def expand_labels(
+    labels: Tensor, num_classes: int, chi: int, generator: torch.Generator | None = None
+) -> Expanded:
     """Pair a shuffled mini-batch with rows of alpha (paper, "Label expansion").
 
     The first half forgets: each image takes its own class's row. The second half retains: each image stands ``chi`` times, every time with a

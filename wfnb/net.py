@@ -62,12 +62,18 @@ class WFNet(nn.Module):
             raise ValueError("model is filtered already: wrap the original network, or what merge() gives.")
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
             raise ValueError(f"num_classes must be a whole number of 2 or more, not {num_classes!r}.")
-        names = [str(c) for c in range(num_classes)] if class_names is None else [str(name) for name in class_names]
+        names = (
+            [str(c) for c in range(num_classes)]
+            if class_names is None
+            else [str(name) for name in class_names]
+        )
         if len(names) != num_classes:
             raise ValueError(f"class_names must hold one name a class: {num_classes}, not {len(names)}.")
         self.num_classes, self.class_names, self._separate_bias = num_classes, tuple(names), separate_bias
         self._choice = Choice()
-        self._trainable = tuple(name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)
+        self._trainable = tuple(
+            name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad
+        )
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.train(False)
         found = _maskable(self.model) if layers is None else _named(self.model, layers)
@@ -108,7 +114,9 @@ class WFNet(nn.Module):
         chosen = self._choice.forget if forget is None else self._checked(forget)
         if isinstance(chosen, Tensor):
             if len(chosen) != len(x):
-                raise ValueError(f"forget holds {len(chosen)} rows for {len(x)} images: give one row an image.")
+                raise ValueError(
+                    f"forget holds {len(chosen)} rows for {len(x)} images: give one row an image."
+                )
             chosen = chosen.to(x.device)
         with self._chosen(chosen):
             if chosen is not None:
@@ -137,9 +145,13 @@ class WFNet(nn.Module):
             check_choice("table of gates", name, tables)
             gate, table = torch.as_tensor(given), tables[name]
             if gate.shape != table[0].shape:
-                raise ValueError(f"gates of {name!r} must be of shape ({table.shape[1]},), one an output channel, not {tuple(gate.shape)}.")
+                raise ValueError(
+                    f"gates of {name!r} must be of shape ({table.shape[1]},), one an output channel, not {tuple(gate.shape)}."
+                )
             if not ((gate >= 0) & (gate <= 1)).all():
-                raise ValueError(f"gates of {name!r} must be numbers from 0 to 1, not from {float(gate.min())} to {float(gate.max())}.")
+                raise ValueError(
+                    f"gates of {name!r} must be numbers from 0 to 1, not from {float(gate.min())} to {float(gate.max())}."
+                )
             chosen[table] = gate.to(table)
         with self._chosen(chosen):
             yield self
@@ -169,7 +181,9 @@ class WFNet(nn.Module):
             return None
         if isinstance(forget, Tensor) and forget.ndim > 0:
             if forget.dtype != torch.int64 or forget.ndim != 1:
-                raise TypeError(f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape {tuple(forget.shape)}.")
+                raise TypeError(
+                    f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape {tuple(forget.shape)}."
+                )
             known = not torch.compiler.is_compiling()  # a compiled step would have to stop for the values
             low, high = torch.stack(forget.aminmax()).tolist() if known and len(forget) else (0, 0)
             if not 0 <= low <= high < k:
@@ -178,7 +192,9 @@ class WFNet(nn.Module):
             return forget
         if isinstance(forget, set | frozenset):
             if not forget:
-                raise ValueError("an empty set forgets nothing: give at least one class, or None for the original network.")
+                raise ValueError(
+                    "an empty set forgets nothing: give at least one class, or None for the original network."
+                )
             classes = tuple(sorted({self._checked_class(c) for c in forget}))
             if len(classes) == k:
                 raise ValueError(f"all {k} classes cannot be forgotten at once: leave at least one.")
@@ -203,7 +219,9 @@ class WFNet(nn.Module):
     @property
     def filters(self) -> dict[str, WeightFilter]:
         """The weight-filtering layers by name, in the network's order."""
-        return {name.removeprefix("model."): m for name, m in self.named_modules() if isinstance(m, WeightFilter)}
+        return {
+            name.removeprefix("model."): m for name, m in self.named_modules() if isinstance(m, WeightFilter)
+        }
 
     def alphas(self) -> dict[str, nn.Parameter]:
         """All trainable tables by layer name (``NAME.bias`` for separate bias gates), each with one row a class."""
@@ -222,9 +240,13 @@ class WFNet(nn.Module):
         with torch.no_grad(), self._chosen(self._checked(forget)):
             chosen = {}
             for name, layer in self.filters.items():
-                tables = {name: layer.alpha} | ({f"{name}.bias": layer.alpha_bias} if layer.alpha_bias is not None else {})
+                tables = {name: layer.alpha} | (
+                    {f"{name}.bias": layer.alpha_bias} if layer.alpha_bias is not None else {}
+                )
                 for key, table in tables.items():
-                    chosen[key] = torch.ones_like(table[0]) if self._choice.forget is None else self._choice.of([table])
+                    chosen[key] = (
+                        torch.ones_like(table[0]) if self._choice.forget is None else self._choice.of([table])
+                    )
             return chosen
 
     def gate_tables(self, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -250,7 +272,11 @@ class WFNet(nn.Module):
                 "kind": _kind(layer.base),
                 "weight": "x".join(map(str, layer.base.weight.shape)),
                 "gates": layer.alpha.shape[1],
-                "bias": "none" if layer.base.bias is None else "separate" if layer.alpha_bias is not None else "shared",
+                "bias": "none"
+                if layer.base.bias is None
+                else "separate"
+                if layer.alpha_bias is not None
+                else "shared",
             }
             for name, layer in self.filters.items()
         ]
@@ -288,12 +314,16 @@ class WFNet(nn.Module):
         """
         chosen = self._checked(forget)
         if chosen is None or isinstance(chosen, Tensor):
-            raise ValueError("merge needs a class or a set of classes; original() gives the network without gates.")
+            raise ValueError(
+                "merge needs a class or a set of classes; original() gives the network without gates."
+            )
 
         def scaled(layer: WeightFilter) -> nn.Module:
             layer.norm = ()  # stays a layer of its own
             weight, bias = layer.masked(look_up([layer])[layer])
-            layer.base.weight = nn.Parameter(weight)  # a new one: layers that shared a weight have gates of their own
+            layer.base.weight = nn.Parameter(
+                weight
+            )  # a new one: layers that shared a weight have gates of their own
             if bias is not None:
                 layer.base.bias = nn.Parameter(bias)
             return layer.base
@@ -336,7 +366,14 @@ class WFNet(nn.Module):
         return path
 
     @classmethod
-    def load(cls, path: str | os.PathLike, model: nn.Module, *, class_names: Sequence[str] | None = None, example: Tensor | None = None):
+    def load(
+        cls,
+        path: str | os.PathLike,
+        model: nn.Module,
+        *,
+        class_names: Sequence[str] | None = None,
+        example: Tensor | None = None,
+    ):
         """Wrap ``model`` with the tables of a file that ``save`` wrote.
 
         Args:
@@ -352,7 +389,9 @@ class WFNet(nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}.")
         about, tables = _read(path)
         if class_names is not None and list(class_names) != about["class_names"]:
-            raise ValueError(f"{path} was made for the classes {about['class_names'][:12]}, not {list(class_names)[:12]}.")
+            raise ValueError(
+                f"{path} was made for the classes {about['class_names'][:12]}, not {list(class_names)[:12]}."
+            )
         there, here = about["network"], _shapes(model)
         odd = next((name for name in {**there, **here} if there.get(name) != here.get(name)), None)
         if odd is not None:
@@ -361,13 +400,25 @@ class WFNet(nn.Module):
                 f"{here.get(odd, 'none')} in this {type(model).__name__}."
             )
         names = about["class_names"]
-        wf = cls(model, len(names), names, layers=about["layers"], separate_bias=about["separate_bias"], example=example)
+        wf = cls(
+            model,
+            len(names),
+            names,
+            layers=about["layers"],
+            separate_bias=about["separate_bias"],
+            example=example,
+        )
         for name, table in wf.alphas().items():
             if name not in tables or tables[name].shape != table.shape:
                 found = tuple(tables[name].shape) if name in tables else "none"
-                raise ValueError(f"{path} is damaged: the table of {name!r} must be of shape {tuple(table.shape)}, not {found}.")
+                raise ValueError(
+                    f"{path} is damaged: the table of {name!r} must be of shape {tuple(table.shape)}, not {found}."
+                )
         if about["weights_sha256"] != digest(model):
-            warnings.warn(f"{path} was trained on other weights than this network has: its gates need not fit.", stacklevel=2)
+            warnings.warn(
+                f"{path} was trained on other weights than this network has: its gates need not fit.",
+                stacklevel=2,
+            )
         with torch.no_grad():
             for name, table in wf.alphas().items():
                 table.copy_(tables[name])
@@ -392,7 +443,9 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         about = None
     schema = about.get("schema") if isinstance(about, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"{path} is no alpha file of schema {SCHEMA} (it says {schema}): make it again with WFNet.save.")
+        raise ValueError(
+            f"{path} is no alpha file of schema {SCHEMA} (it says {schema}): make it again with WFNet.save."
+        )
     return about, tables
 
 
@@ -414,7 +467,11 @@ def _kind(module: nn.Module) -> str:
         return "projection"
     if module.groups == 1:
         return "convolution"
-    return "depthwise convolution" if module.groups == module.in_channels else f"convolution in {module.groups} groups"
+    return (
+        "depthwise convolution"
+        if module.groups == module.in_channels
+        else f"convolution in {module.groups} groups"
+    )
 
 
 def has_attention(model: nn.Module) -> bool:
@@ -461,7 +518,9 @@ def _named(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Module]:
     for name in layers:
         if not isinstance(modules.get(name), nn.Conv2d | nn.Linear):
             what = type(modules[name]).__name__ if name in modules else "no layer of this network"
-            raise ValueError(f"layers: {name!r} is {what}; allowed are the names of convolutions and linear layers.")
+            raise ValueError(
+                f"layers: {name!r} is {what}; allowed are the names of convolutions and linear layers."
+            )
     return {name: modules[name] for name in layers}
 
 
@@ -486,7 +545,11 @@ def _check_plain(found: dict[str, nn.Module]) -> None:
 @torch.inference_mode(False)
 @torch.no_grad()
 def _check_fires(
-    model: nn.Module, found: dict[str, nn.Module], norms: dict[str, nn.BatchNorm2d], num_classes: int, example: Tensor | None
+    model: nn.Module,
+    found: dict[str, nn.Module],
+    norms: dict[str, nn.BatchNorm2d],
+    num_classes: int,
+    example: Tensor | None,
 ) -> set[str]:
     """Run two images through the bare network and check that each layer to mask is called, once an image, and obeys its weight.
 
@@ -503,13 +566,19 @@ def _check_fires(
                     f"{name!r} sees {len(args[0])} inputs for {seen['batch']} images (windowed attention?), so no row can be told"
                 )
             elif type(module).forward is not plain.forward and not scales_linearly_once(module, args[0]):
-                problems.append(f"{name!r} ({type(module).__name__}) normalises its own weight, so a gate on it would have no effect")
+                problems.append(
+                    f"{name!r} ({type(module).__name__}) normalises its own weight, so a gate on it would have no effect"
+                )
 
         def keep(module, args, output):
             given.append((name, output, output._version))
 
         handles.append(found[name].register_forward_hook(hook))
-        handles.extend(module.register_forward_hook(keep) for module in (found[name], norms.get(name)) if module is not None)
+        handles.extend(
+            module.register_forward_hook(keep)
+            for module in (found[name], norms.get(name))
+            if module is not None
+        )
 
     def scales_linearly_once(module, x):
         hooks, module._forward_hooks = module._forward_hooks, type(module._forward_hooks)()
@@ -563,7 +632,11 @@ def _examples(model: nn.Module, example: Tensor | None) -> Iterator[Tensor]:
         return
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-    sizes = ([tuple(config["input_size"])[1:]] if config.get("input_size") else []) + [(s, s) for s in EXAMPLE_SIZES]
+    sizes = ([tuple(config["input_size"])[1:]] if config.get("input_size") else []) + [
+        (s, s) for s in EXAMPLE_SIZES
+    ]
     generator = torch.Generator().manual_seed(0)
     for height, width in dict.fromkeys(sizes):
-        yield torch.randn(2, channels, height, width, generator=generator).to(parameter.device, parameter.dtype)
+        yield torch.randn(2, channels, height, width, generator=generator).to(
+            parameter.device, parameter.dtype
+        )

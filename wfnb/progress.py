@@ -48,7 +48,10 @@ class Progress:
                 seconds = time.monotonic() - start
                 left = seconds / done * (self.total - done)
                 figures = "".join(f"  {name} {value}" for name, value in self.figures.items())
-                print(f"{self.title}: {done}/{self.total}{figures}  {seconds:.0f} s, {left:.0f} s left", flush=True)
+                print(
+                    f"{self.title}: {done}/{self.total}{figures}  {seconds:.0f} s, {left:.0f} s left",
+                    flush=True,
+                )
 
 
 def is_live() -> bool:
@@ -56,5 +59,8 @@ def is_live() -> bool:
     # a Jupyter server names its session to the kernels it starts; papermill does not, and nobody watches there
     served = os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
     return (
-        served or "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ or ("ipykernel" not in sys.modules and sys.stderr.isatty())
+        served
+        or "JPY_SESSION_NAME" in os.environ
+        or "VSCODE_PID" in os.environ
+        or ("ipykernel" not in sys.modules and sys.stderr.isatty())
     )

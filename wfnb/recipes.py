@@ -9,7 +9,11 @@ __all__ = ["RECIPES", "Recipe", "Training", "named_recipe"]
 
 def _check_types(settings: object, what: str) -> None:
     for field in fields(settings):
-        object.__setattr__(settings, field.name, check_type(f"{what} {field.name!r}", getattr(settings, field.name), field.default))
+        object.__setattr__(
+            settings,
+            field.name,
+            check_type(f"{what} {field.name!r}", getattr(settings, field.name), field.default),
+        )
 
 
 def _changed(settings, changes: dict[str, object], what: str):
@@ -53,9 +57,13 @@ class Training:
         check_choice("training setting optimizer", self.optimizer, ["sgd", "adamw"])
         for name, least in {"epochs": 1, "batch_size": 1, "crop": 0}.items():
             if getattr(self, name) < least:
-                raise ValueError(f"training setting {name!r} must be {least} or more, not {getattr(self, name)}.")
+                raise ValueError(
+                    f"training setting {name!r} must be {least} or more, not {getattr(self, name)}."
+                )
         if not 0 <= self.patch_dropout < 1:
-            raise ValueError(f"training setting 'patch_dropout' must be 0 or more and below 1, not {self.patch_dropout}.")
+            raise ValueError(
+                f"training setting 'patch_dropout' must be 0 or more and below 1, not {self.patch_dropout}."
+            )
 
     def changed(self, settings: dict[str, object]) -> "Training":
         """These settings with some replaced; ``ValueError`` or ``TypeError`` where one is unknown or not allowed."""
@@ -117,16 +125,22 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check_types(self, "recipe setting")
-        check_choice("recipe setting unlearning", self.unlearning, ["mean_of_reciprocals", "reciprocal_of_mean"])
+        check_choice(
+            "recipe setting unlearning", self.unlearning, ["mean_of_reciprocals", "reciprocal_of_mean"]
+        )
         check_choice("recipe setting retain_on", self.retain_on, ["labels", "original"])
         check_choice("recipe setting optimizer", self.optimizer, ["sgd", "adam"])
         check_choice("recipe setting stop_on", self.stop_on, ["loss", "accuracy", "probability"])
         for name, least in {"chi": 1, "batch_size": 2, "steps": 1, "patience": 1, "check_every": 0}.items():
             if getattr(self, name) < least:
-                raise ValueError(f"recipe setting {name!r} must be {least} or more, not {getattr(self, name)}.")
+                raise ValueError(
+                    f"recipe setting {name!r} must be {least} or more, not {getattr(self, name)}."
+                )
         for name in ("lambda0", "lambda1", "lambda2", "eps", "clamp"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"recipe setting {name!r} must be a number of 0 or more, not {getattr(self, name)}.")
+                raise ValueError(
+                    f"recipe setting {name!r} must be a number of 0 or more, not {getattr(self, name)}."
+                )
         if not 0 < self.beta2 < 1:
             raise ValueError(f"recipe setting 'beta2' must be a number between 0 and 1, not {self.beta2}.")
         if not 0 < self.lr < float("inf"):

@@ -5,20 +5,28 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wfnb.data import ImageSet, batches, sample
-from wfnb.history import History
+from wfnb.device import autocast, compiled_step
 from wfnb.losses import expand_labels, mean_of_reciprocals, reciprocal_of_mean, regulariser, without_class
 from wfnb.net import WFNet
+from wfnb.originals.data import ImageSet, batches, sample
 from wfnb.progress import Progress
 from wfnb.recipes import Recipe, named_recipe
-from wfnb.training import autocast, steps_of
 
-__all__ = ["NotFiniteError", "Original", "Terms", "batch_terms", "optimizer_for", "untrain", "untraining_step"]
+__all__ = [
+    "NotFiniteError",
+    "Original",
+    "Terms",
+    "batch_terms",
+    "untrain",
+    "untraining_optimizer",
+    "untraining_step",
+]
 
 VAL_IMAGES = 1000  # a check looks at so many validation images, twice: with their own row and with another's
 UNLEARNING = {"mean_of_reciprocals": mean_of_reciprocals, "reciprocal_of_mean": reciprocal_of_mean}
@@ -27,7 +35,7 @@ UNLEARNING = {"mean_of_reciprocals": mean_of_reciprocals, "reciprocal_of_mean": 
 class NotFiniteError(ValueError):
     """The loss was NaN or infinite. The best rows until then are in the network; ``history`` holds the checks until then."""
 
-    def __init__(self, message: str, history: History) -> None:
+    def __init__(self, message: str, history: pd.DataFrame) -> None:
         super().__init__(message)
         self.history = history
 
@@ -53,7 +61,15 @@ def _terms(recipe: Recipe, tables: Sequence[Tensor], logits: Tensor, forget: Ten
     return Terms(total, loss_r.detach(), loss_f.detach().mean())
 
 
-def batch_terms(wf: WFNet, recipe: Recipe, tables: Sequence[Tensor], images: Tensor, rows: Tensor, forget: Tensor, retain: Tensor) -> Terms:
+def batch_terms(
+    wf: WFNet,
+    recipe: Recipe,
+    tables: Sequence[Tensor],
+    images: Tensor,
+    rows: Tensor,
+    forget: Tensor,
+    retain: Tensor,
+) -> Terms:
     """What a step differentiates, and what is compiled where a recipe asks for that: Eq. 3 for images under ``rows``, one an image.
 
     Args:
@@ -88,7 +104,9 @@ class Original:
         return self.logits[index]
 
 
-def _numbered(data: Dataset | DataLoader, batch_size: int | None, **settings) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+def _numbered(
+    data: Dataset | DataLoader, batch_size: int | None, **settings
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """As ``batches``, with the index of each image in its set where that lasts: in an ``ImageSet``."""
     if not isinstance(data, ImageSet):
         for images, labels in batches(data, batch_size, **settings):
@@ -104,16 +122,22 @@ def _endless(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     while True:
         count = 0
-        for images, labels, index in _numbered(train, batch_size, device=device, generator=generator, drop_last=True):
+        for images, labels, index in _numbered(
+            train, batch_size, device=device, generator=generator, drop_last=True
+        ):
             if len(labels) >= 2:
                 count += 1
                 yield images, labels, index
         if count == 0:
-            raise ValueError("train gives no batch of 2 images or more: untraining needs images to forget and to retain.")
+            raise ValueError(
+                "train gives no batch of 2 images or more: untraining needs images to forget and to retain."
+            )
 
 
 @torch.inference_mode()
-def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device, original: Original) -> dict[str, float]:
+def _check(
+    wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device, original: Original
+) -> dict[str, float]:
     """Loss, Acc_r and Acc_f on validation images, each seen with its own row and with one other row (the same one at every check)."""
     generator = torch.Generator().manual_seed(0)
     sums, count, tables = torch.zeros(6, dtype=torch.float64), 0, list(wf.alphas().values())
@@ -129,10 +153,26 @@ def _check(wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.d
         known = logits.softmax(1).gather(1, both[:, None]).double().view(2, n).sum(1).cpu()
         targets = labels if recipe.retain_on == "labels" else without_class(original(images, index), others)
         terms = _terms(recipe, tables, logits, labels, targets)
-        sums += torch.stack([terms.total.double().cpu() * n, right[1], right[0], terms.forget.double().cpu() * n, known[1], known[0]])
+        sums += torch.stack(
+            [
+                terms.total.double().cpu() * n,
+                right[1],
+                right[0],
+                terms.forget.double().cpu() * n,
+                known[1],
+                known[0],
+            ]
+        )
         count += n
     loss, acc_r, acc_f, loss_f, p_r, p_f = (sums / count).tolist()
-    return {"val_loss": loss, "val_loss_f": loss_f, "val_acc_r": acc_r, "val_acc_f": acc_f, "val_p_r": p_r, "val_p_f": p_f}
+    return {
+        "val_loss": loss,
+        "val_loss_f": loss_f,
+        "val_acc_r": acc_r,
+        "val_acc_f": acc_f,
+        "val_p_r": p_r,
+        "val_p_f": p_f,
+    }
 
 
 def _score(recipe: Recipe, seen: dict[str, float]) -> float:
@@ -143,7 +183,7 @@ def _score(recipe: Recipe, seen: dict[str, float]) -> float:
     return 0.5 * (seen[f"val_{kind}_r"] + 1 - seen[f"val_{kind}_f"])
 
 
-def optimizer_for(wf: WFNet, recipe: Recipe) -> torch.optim.Optimizer:
+def untraining_optimizer(wf: WFNet, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over the tables of ``wf``."""
     tables = list(wf.alphas().values())
     if recipe.optimizer == "sgd":
@@ -185,7 +225,9 @@ def untraining_step(
     if recipe.retain_on == "labels":
         targets = labels[expanded.index[half:]]
     else:
-        said = (original or Original(wf, bfloat16=recipe.bfloat16))(images[half:], None if index is None else index[half:])
+        said = (original or Original(wf, bfloat16=recipe.bfloat16))(
+            images[half:], None if index is None else index[half:]
+        )
         targets = without_class(said[expanded.index[half:] - half], expanded.rows[half:])
     tables = [table for group in optimizer.param_groups for table in group["params"]]
     with autocast(images.device, recipe.bfloat16):
@@ -210,7 +252,7 @@ def untrain(
     *,
     seed: int = 0,
     progress: bool = True,
-) -> History:
+) -> pd.DataFrame:
     """Fill all rows of ``wf`` in one run, and leave in it those that did best on the validation images.
 
     Every step takes a mini-batch, forgets its first half under each image's own row, and retains its second half under ``chi`` random other
@@ -235,21 +277,25 @@ def untrain(
         NotFiniteError: The loss became NaN or infinite (a ``ValueError``); the best rows so far are kept.
     """
     if not isinstance(wf, WFNet):
-        raise TypeError(f"untrain fills the rows of a WFNet, not of a {type(wf).__name__}: wrap the network with wfnb.WFNet first.")
+        raise TypeError(
+            f"untrain fills the rows of a WFNet, not of a {type(wf).__name__}: wrap the network with wfnb.WFNet first."
+        )
     recipe, started = named_recipe(recipe, wf.attention), time.monotonic()
     device = next(wf.parameters()).device
     for name, data in (("train", train), ("val", val)):
         _check_labels(name, data, wf.num_classes)
     if not isinstance(val, DataLoader):
         val = sample(val, VAL_IMAGES)
-    terms_of = steps_of(batch_terms, device, recipe.compiled)
+    terms_of = compiled_step(batch_terms, device, recipe.compiled)
     generator = torch.Generator().manual_seed(seed)
     tables = list(wf.alphas().values())
     with torch.no_grad():
         for table in tables:
             table.fill_(recipe.start)
-    optimizer = optimizer_for(wf, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0)
+    optimizer = untraining_optimizer(wf, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0
+    )
     per_epoch = len(train) if isinstance(train, DataLoader) else max(len(train) // recipe.batch_size, 1)
     check_every = recipe.check_every or max(per_epoch // 5, 1)
 
@@ -277,12 +323,14 @@ def untrain(
             stale += 1
         return stale >= recipe.patience
 
-    def finish(why: str) -> History:
+    def finish(why: str) -> pd.DataFrame:
         with torch.no_grad():
             for table, kept in zip(tables, best[1], strict=True):
                 table.copy_(kept)
-        history = History(rows, columns=None if rows else ["step"]).set_index("step")
-        history.attrs.update(recipe=recipe.name, stopped=why, best_step=best[0], seconds=time.monotonic() - started)
+        history = pd.DataFrame(rows, columns=None if rows else ["step"]).set_index("step")
+        history.attrs.update(
+            recipe=recipe.name, stopped=why, best_step=best[0], seconds=time.monotonic() - started
+        )
         return history
 
     original = Original(wf, 0 if isinstance(train, DataLoader) else len(train), recipe.bfloat16)
@@ -293,7 +341,17 @@ def untrain(
         check(0, 0)
         for step in bar:
             images, labels, index = next(data)
-            losses += untraining_step(wf, images, labels, recipe, optimizer, generator, original=original, index=index, terms_of=terms_of)
+            losses += untraining_step(
+                wf,
+                images,
+                labels,
+                recipe,
+                optimizer,
+                generator,
+                original=original,
+                index=index,
+                terms_of=terms_of,
+            )
             schedule.step()
             since += 1
             if step % check_every == 0 or step == recipe.steps:
@@ -324,4 +382,6 @@ def _check_range(name: str, labels: Tensor, num_classes: int) -> None:
     low, high = torch.stack(labels.aminmax()).tolist()
     if low < 0 or high >= num_classes:
         worst = high if high >= num_classes else low
-        raise ValueError(f"{name} holds the label {worst}: allowed are 0 to {num_classes - 1}, as the network has {num_classes} outputs.")
+        raise ValueError(
+            f"{name} holds the label {worst}: allowed are 0 to {num_classes - 1}, as the network has {num_classes} outputs."
+        )

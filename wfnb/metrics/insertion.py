@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wfnb.checks import check_choice
-from wfnb.metrics.accuracy import predict
+from wfnb.metrics.retain_forget import predict
 from wfnb.net import WFNet
 
 __all__ = ["DIALECTS", "ORDERS", "InsertionDeletion", "gate_order", "insertion_deletion"]
@@ -35,7 +35,9 @@ class InsertionDeletion:
         """(K,), the area under each class's curve: by the trapezoid over the fractions that were measured."""
         chosen = self.curves.query("curve == @curve and order == @order and images == @images")
         table = chosen.pivot(index="class", columns="fraction", values="score")
-        return torch.trapezoid(torch.tensor(table.to_numpy()), torch.tensor(table.columns.to_numpy()), dim=1).numpy()
+        return torch.trapezoid(
+            torch.tensor(table.to_numpy()), torch.tensor(table.columns.to_numpy()), dim=1
+        ).numpy()
 
     def scores(self) -> dict[str, object]:
         """The areas as ``metrics.json`` keeps them.
@@ -52,7 +54,9 @@ class InsertionDeletion:
                     areas = self.areas(curve, order, images)
                     found |= {f"{name}_auc": float(areas.mean()), f"{name}_auc_per_class": areas.tolist()}
             gain = self.areas(curve) - self.areas(curve, "random")
-            found[f"{curve}_beats_random_classes"] = int((gain > 0 if curve == "insertion" else gain < 0).sum())
+            found[f"{curve}_beats_random_classes"] = int(
+                (gain > 0 if curve == "insertion" else gain < 0).sum()
+            )
         return found
 
 
@@ -109,7 +113,9 @@ def insertion_deletion(
         raise ValueError(f"there are {len(images)} images and {len(labels)} labels: give one label an image.")
     empty = [c for c in range(wf.num_classes) if not (labels == c).any()]
     if empty:
-        raise ValueError(f"no image of class {', '.join(map(str, empty))}: every class needs one, or its curve is not defined.")
+        raise ValueError(
+            f"no image of class {', '.join(map(str, empty))}: every class needs one, or its curve is not defined."
+        )
     parts = AUTHOR_POINTS if dialect == "author" else steps
     points = range(AUTHOR_POINTS) if dialect == "author" else range(steps + 1)
     before = _log_confidence(predict(wf, images, batch_size), labels)
@@ -124,7 +130,11 @@ def insertion_deletion(
         for order in ORDERS:
             orders = {name: gate_order(table[c], order, generator) for name, table in tables.items()}
             for curve in CURVES:
-                start = unlearned if curve == "insertion" else {name: torch.ones_like(gate) for name, gate in unlearned.items()}
+                start = (
+                    unlearned
+                    if curve == "insertion"
+                    else {name: torch.ones_like(gate) for name, gate in unlearned.items()}
+                )
                 for point in points:
                     gates = _moved(start, orders, point, parts, to=1.0 if curve == "insertion" else 0.0)
                     with wf.gated(gates):
@@ -132,7 +142,9 @@ def insertion_deletion(
                     score = (after - before[index]).clamp(max=0).exp()
                     for kind, part in zip(IMAGES, (score[: len(own)], score[len(own) :]), strict=True):
                         rows.append((curve, order, kind, c, point / parts, float(part.mean())))
-    return InsertionDeletion(pd.DataFrame(rows, columns=["curve", "order", "images", "class", "fraction", "score"]))
+    return InsertionDeletion(
+        pd.DataFrame(rows, columns=["curve", "order", "images", "class", "fraction", "score"])
+    )
 
 
 def _log_confidence(logits: Tensor, labels: Tensor) -> Tensor:
@@ -146,7 +158,9 @@ def _evenly(index: Tensor, count: int) -> Tensor:
     return index[torch.arange(count, device=index.device) * len(index) // count]
 
 
-def _moved(start: dict[str, Tensor], orders: dict[str, Tensor], point: int, parts: int, to: float) -> dict[str, Tensor]:
+def _moved(
+    start: dict[str, Tensor], orders: dict[str, Tensor], point: int, parts: int, to: float
+) -> dict[str, Tensor]:
     """The gates of ``start`` with the first ``floor(point / parts C_out + 1/2)`` of each order set to ``to``."""
     gates = {}
     for name, gate in start.items():

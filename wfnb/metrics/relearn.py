@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from wfnb.checks import check_choice
-from wfnb.data import ImageSet, batches
-from wfnb.metrics.accuracy import predict
+from wfnb.device import autocast
+from wfnb.metrics.retain_forget import predict
 from wfnb.net import WFNet
-from wfnb.training import autocast
+from wfnb.originals.data import ImageSet, batches
 
 __all__ = ["RelearnTime", "relearn_curves", "relearn_summary", "relearn_time"]
 
@@ -81,15 +81,21 @@ def relearn_time(
     """
     check_choice("way to relearn", trains, RATES)
     if trains == "alpha" and not isinstance(network, WFNet):
-        raise ValueError(f"trains='alpha' needs a WFNet, not a {type(network).__name__}, which has no gates: take trains='weights'.")
+        raise ValueError(
+            f"trains='alpha' needs a WFNet, not a {type(network).__name__}, which has no gates: take trains='weights'."
+        )
     if cap < 1 or not len(held_out):
-        raise ValueError(f"relearning needs a cap of 1 or more and held-out images, not {cap} and {len(held_out)}.")
+        raise ValueError(
+            f"relearning needs a cap of 1 or more and held-out images, not {cap} and {len(held_out)}."
+        )
     network = copy.deepcopy(network).eval().requires_grad_(trains == "weights")
     if isinstance(network, WFNet):
         for alpha in network.alphas().values():
             alpha.requires_grad_(trains == "alpha")
         with network.forgetting(c):
-            return _relearn(network, train, held_out, c, target, cap, lr or RATES[trains], images, batch_size, seed)
+            return _relearn(
+                network, train, held_out, c, target, cap, lr or RATES[trains], images, batch_size, seed
+            )
     return _relearn(network, train, held_out, c, target, cap, lr or RATES[trains], images, batch_size, seed)
 
 
@@ -98,7 +104,9 @@ def _relearn(network, train, held_out, c, target, cap, lr, images, batch_size, s
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr, momentum=0.9)
 
-    needed = math.ceil(target * len(held_out) - 1e-6)  # images, so that a share that was rounded is not missed by a hair
+    needed = math.ceil(
+        target * len(held_out) - 1e-6
+    )  # images, so that a share that was rounded is not missed by a hair
 
     def right() -> int:
         return int((predict(network, held_out).argmax(1) == c).sum())
@@ -106,7 +114,11 @@ def _relearn(network, train, held_out, c, target, cap, lr, images, batch_size, s
     found = [right()]
     while found[-1] < needed and len(found) <= cap:
         drawn = torch.randperm(len(train), generator=generator)[:images]
-        part = train.subset(drawn.to(train.labels.device)) if isinstance(train, ImageSet) else Subset(train, drawn.tolist())
+        part = (
+            train.subset(drawn.to(train.labels.device))
+            if isinstance(train, ImageSet)
+            else Subset(train, drawn.tolist())
+        )
         for x, y in batches(part, batch_size, device=device):
             with autocast(device):
                 loss = F.cross_entropy(network(x).float(), y)

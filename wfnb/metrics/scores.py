@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from wfnb.features import collect_features
-from wfnb.metrics.accuracy import accuracy_from_counts, class_counts, predict
 from wfnb.metrics.probe import linear_probe_recall
+from wfnb.metrics.retain_forget import accuracy_from_counts, class_counts, predict
 from wfnb.metrics.zrf import zrf
 from wfnb.net import WFNet
+from wfnb.originals.features import collect_features
 
 __all__ = [
     "class_accuracy",
@@ -45,7 +45,9 @@ def scores(counts: Tensor, zrf_per_class: list[float], classes: Sequence[int]) -
     }
 
 
-def original_scores(logits: Tensor, random_logits: Tensor, labels: Tensor, num_classes: int) -> dict[str, object]:
+def original_scores(
+    logits: Tensor, random_logits: Tensor, labels: Tensor, num_classes: int
+) -> dict[str, object]:
     """The row *Original* : a network that forgets nothing, scored as if each class had been forgotten in turn.
 
     Args:
@@ -54,10 +56,15 @@ def original_scores(logits: Tensor, random_logits: Tensor, labels: Tensor, num_c
     counts = class_counts(labels, logits.argmax(1), num_classes)
     per_class = [zrf(logits[labels == c], random_logits[labels == c]) for c in range(num_classes)]
     result = scores(counts.expand(num_classes, -1, -1), per_class, range(num_classes))
-    return result | {"test_accuracy_pct": float(100 * counts.diagonal().sum() / counts.sum()), "confusion": counts.tolist()}
+    return result | {
+        "test_accuracy_pct": float(100 * counts.diagonal().sum() / counts.sum()),
+        "confusion": counts.tolist(),
+    }
 
 
-def unlearning_scores(wf: WFNet, random_model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, object]:
+def unlearning_scores(
+    wf: WFNet, random_model: nn.Module, images: Tensor, labels: Tensor
+) -> dict[str, object]:
     """The row *WF-Net*: each row of ``wf`` applied to all images in turn."""
     return forgetting_scores(each_row(wf), random_model, images, labels)
 
@@ -98,12 +105,16 @@ def network_counts(
         random_logits: (N, K), of a freshly initialised network; ``None`` where there is none, and the ZRF is NaN then.
     """
     logits = predict(network, images)
-    own = torch.isin(labels, torch.tensor(sorted(forget) if isinstance(forget, set) else [forget], device=labels.device))
+    own = torch.isin(
+        labels, torch.tensor(sorted(forget) if isinstance(forget, set) else [forget], device=labels.device)
+    )
     score = float("nan") if random_logits is None else zrf(logits[own], random_logits[own])
     return class_counts(labels, logits.argmax(1), logits.shape[1]), score
 
 
-def row_counts(wf: WFNet, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+def row_counts(
+    wf: WFNet, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor
+) -> tuple[Tensor, float]:
     """``network_counts`` of ``wf`` with these classes chosen."""
     with wf.forgetting(forget):
         return network_counts(wf, forget, random_logits, images, labels)
@@ -125,15 +136,22 @@ def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str
             retained.append(right[~own].float().mean())
             forgotten.append(right[own].float().mean())
         if pairs:
-            found[rule] = {"acc_r_pct": float(100 * torch.stack(retained).mean()), "acc_f_pct": float(100 * torch.stack(forgotten).mean())}
+            found[rule] = {
+                "acc_r_pct": float(100 * torch.stack(retained).mean()),
+                "acc_f_pct": float(100 * torch.stack(forgotten).mean()),
+            }
     return found
 
 
-def probe_recalls(networks: Iterable[tuple[int, nn.Module]], train: Dataset, test: Dataset, num_classes: int) -> dict[str, object]:
+def probe_recalls(
+    networks: Iterable[tuple[int, nn.Module]], train: Dataset, test: Dataset, num_classes: int
+) -> dict[str, object]:
     """What a linear probe still finds of the class that each network has forgotten (``linear_probe_recall``), in percent."""
     found = []
     for c, network in networks:
-        recall = linear_probe_recall(*(collect_features(network, part, num_classes) for part in (train, test)))
+        recall = linear_probe_recall(
+            *(collect_features(network, part, num_classes) for part in (train, test))
+        )
         found.append(100 * recall[c])
     return {"probe_recall_pct": sum(found) / len(found), "probe_recall_per_class_pct": found}
 
@@ -141,6 +159,12 @@ def probe_recalls(networks: Iterable[tuple[int, nn.Module]], train: Dataset, tes
 def probe_scores(wf: WFNet, original: nn.Module, train: Dataset, test: Dataset) -> dict[str, object]:
     """What a linear probe still finds of each forgotten class (``linear_probe_recall``), in percent, and finds in the original."""
     k = wf.num_classes
-    without = [100 * recall for recall in linear_probe_recall(*(collect_features(original, part, k) for part in (train, test)))]
-    original_recall = {"probe_recall_original_pct": sum(without) / k, "probe_recall_original_per_class_pct": without}
+    without = [
+        100 * recall
+        for recall in linear_probe_recall(*(collect_features(original, part, k) for part in (train, test)))
+    ]
+    original_recall = {
+        "probe_recall_original_pct": sum(without) / k,
+        "probe_recall_original_per_class_pct": without,
+    }
     return probe_recalls(each_row(wf), train, test, k) | original_recall

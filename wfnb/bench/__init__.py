@@ -1,0 +1,1 @@
+"""What weight filtering costs, measured."""

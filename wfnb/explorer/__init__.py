@@ -1,0 +1,1 @@
+"""The slider: widgets for JupyterLab and a web page."""

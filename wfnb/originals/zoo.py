@@ -1,0 +1,198 @@
+"""The networks of the paper, at 32x32 and at 224, with thin forms; and any timm model by name.
+
+At 32x32: VGG-16 with batch norm and one 512->K layer, ResNet-18 with a 3x3 stem, ViT-T and ViT-S with patch 4, depth 12 and an
+MLP as wide as the tokens (the first author's settings), and ResNet-20 (He et al., 2016). At 224: timm's own.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wfnb.checks import check_choice
+from wfnb.originals.names import ARCHITECTURES, TASKS
+
+__all__ = ["check_architecture", "create_model"]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut, projected by a 1x1 convolution where shapes differ.
+
+    The projection takes every ``stride``-th pixel before its convolution, not in it: the same numbers, and torch's CPU kernel for the
+    gradient of a strided 1x1 convolution writes beyond its memory at odd batch sizes on several threads (torch 2.14).
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.stride, self.downsample = stride, None
+        if stride != 1 or c_in != c_out:
+            self.downsample = nn.Sequential(nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        shortcut = x if self.downsample is None else self.downsample(x[:, :, :: self.stride, :: self.stride])
+        return F.relu(self.bn2(self.conv2(out)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """A residual network for 32x32 images: a 3x3 stem, stages of basic blocks, average pooling, one linear layer."""
+
+    def __init__(
+        self, channels: int, num_classes: int, widths: tuple[int, ...], blocks: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        stages, c_in = [], widths[0]
+        for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            strides = [1 if stage == 0 else 2] + [1] * (count - 1)
+            stages.append(
+                nn.Sequential(
+                    *(BasicBlock(c_in if i == 0 else width, width, s) for i, s in enumerate(strides))
+                )
+            )
+            c_in = width
+        self.layers = nn.Sequential(*stages)
+        self.fc = nn.Linear(c_in, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers(F.relu(self.bn1(self.conv1(x))))  # (B, C, h, w)
+        return self.fc(x.mean((2, 3)))
+
+
+class VGG(nn.Module):
+    """VGG-16 for small images: 13 convolutions with bias and batch norm, five poolings (rounding up, so 16x16 fits), one linear layer."""
+
+    PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+
+    def __init__(self, channels: int, num_classes: int, width: float) -> None:
+        super().__init__()
+        layers, c_in = [], channels
+        for item in self.PLAN:
+            if item == "M":
+                layers.append(nn.MaxPool2d(2, ceil_mode=True))
+                continue
+            c_out = _thin(item, width)
+            layers += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+            c_in = c_out
+        self.features = nn.Sequential(*layers)
+        self.fc = nn.Linear(c_in, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+def _thin(channels: int, width: float, multiple: int = 1) -> int:
+    return max(round(channels * width / multiple), 1) * multiple
+
+
+def _vit(
+    dim: int, heads: int, channels: int, num_classes: int, size: int, width: float, depth: int | None
+) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    vit = VisionTransformer(
+        img_size=size, patch_size=4, in_chans=channels, num_classes=num_classes, embed_dim=_thin(dim, width, heads),
+        depth=depth or 12, num_heads=heads, mlp_ratio=1.0,
+    )  # fmt: skip
+    for block in vit.blocks:
+        block.attn.fused_attn = (
+            torch.cuda.is_available()
+        )  # on a CPU the fused kernel takes a tenth longer for so few tokens
+    return vit
+
+
+def check_architecture(name: str) -> None:
+    """Raise ``ValueError`` unless ``name`` is one of ours or one of timm's."""
+    if name in ARCHITECTURES:
+        return
+    import timm
+
+    if not (isinstance(name, str) and timm.is_model(name.removeprefix("timm:"))):
+        check_choice("architecture", name, [*ARCHITECTURES, "any name of timm.list_models()"])
+
+
+def create_model(
+    name: str,
+    dataset: str | None = None,
+    *,
+    num_classes: int | None = None,
+    channels: int | None = None,
+    size: int | None = None,
+    width: float = 1.0,
+    depth: int | None = None,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Build a network.
+
+    Args:
+        name: ``"vgg16"``, ``"resnet18"``, ``"resnet20"``, ``"vit_t"``, ``"vit_s"``, or any timm name (``"timm:resnet18"`` for timm's).
+        dataset: Gives the number of classes, channels and the image size; each can be given instead.
+        width: Multiplies the channels (the token width of a ViT); 1 is the paper's network.
+        depth: Number of blocks of a ViT (12); convolutional networks ignore ``None`` and take no other value.
+        pretrained: Load timm's weights (224 only; downloads them).
+
+    Returns:
+        The network, freshly initialised from torch's random state, in training mode.
+
+    Raises:
+        ValueError: An unknown name or data set, or a width, depth or size that the network does not have.
+    """
+    check_architecture(name)
+    if dataset is not None:
+        check_choice("data set", dataset, TASKS)
+    task = TASKS.get(dataset, (None, None, None))
+    num_classes, channels, size = (
+        given if given is not None else known
+        for given, known in zip((num_classes, channels, size), task, strict=True)
+    )
+    if None in (num_classes, channels, size):
+        raise ValueError("create_model needs a dataset, or all of num_classes, channels and size.")
+    if not width > 0:
+        raise ValueError(f"width must be above 0, not {width!r}.")
+    if depth is not None and (not name.startswith("vit_") or depth < 1):
+        raise ValueError(f"depth {depth!r}: only 'vit_t' and 'vit_s' take a depth, of 1 or more.")
+    if name not in ARCHITECTURES or size > 64:
+        return _from_timm(name, num_classes, channels, size, width, depth, pretrained)
+    if pretrained:
+        raise ValueError(
+            f"there are no pretrained weights for {name!r} at {size}x{size}; train it, or take size=224."
+        )
+    if name == "vgg16":
+        model = VGG(channels, num_classes, width)
+    elif name == "resnet18":
+        model = ResNet(
+            channels, num_classes, tuple(_thin(c, width) for c in (64, 128, 256, 512)), (2, 2, 2, 2)
+        )
+    elif name == "resnet20":
+        model = ResNet(channels, num_classes, tuple(_thin(c, width) for c in (16, 32, 64)), (3, 3, 3))
+    else:
+        dim, heads = {"vit_t": (192, 3), "vit_s": (384, 6)}[name]
+        model = _vit(dim, heads, channels, num_classes, size, width, depth)
+    return model.to(memory_format=torch.channels_last)  # convolutions run a third faster so, on a CPU too
+
+
+def _from_timm(
+    name: str, num_classes: int, channels: int, size: int, width: float, depth: int | None, pretrained: bool
+) -> nn.Module:
+    import timm
+
+    timm_name = ARCHITECTURES[name][1] if name in ARCHITECTURES else name.removeprefix("timm:")
+    if timm_name is None:
+        raise ValueError(f"{name!r} is a network for images of 32x32, not {size}x{size}.")
+    if width != 1.0 or depth is not None:
+        raise ValueError(f"timm's {timm_name!r} has no thin form: width must be 1 and depth left out.")
+    sized = {"img_size": size} if "vit" in timm_name else {}
+    return timm.create_model(
+        timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **sized
+    ).to(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""The graph of notebooks: presets, cells, runs, tables."""

@@ -1,0 +1,294 @@
+"""The paper's tables beside ours, from the finished runs alone: a cell that was not run says so."""
+
+from collections.abc import Iterator
+from importlib.resources import files
+
+import pandas as pd
+
+from wfnb.originals.names import paper_name
+from wfnb.reproduction.cells import graph
+from wfnb.reproduction.presets import preset_named
+from wfnb.reproduction.runs import Finished, MissingRunError, finished
+
+__all__ = ["collect", "format_table1", "format_table2", "paper_table1", "paper_table2", "table1", "table2"]
+
+METRICS = ("acc_r_pct", "acc_f_pct", "zrf", "probe_recall_pct")
+AREAS = tuple(
+    f"{curve}{kind}_auc"
+    for curve in ("insertion", "deletion")
+    for kind in ("", "_random", "_reverse", "_others")
+)
+RELEARN = ("relearn_epochs", "relearn_failures", "relearn_median_epochs")
+SINGLE_CLASS = (
+    "Retrained",
+    "Random Labels",
+    "Negative Gradients",
+    "Logit mask",
+    "Random gates",
+)  # rows of the step "baselines"
+
+
+def paper_table1() -> pd.DataFrame:
+    """Table 1 as printed: arch, method, dataset, acc_r_pct, acc_f_pct, zrf, relearn_epochs, relearn_failures."""
+    with (files("wfnb.reproduction") / "paper" / "table1.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def collect(preset: str) -> list[Finished]:
+    """All finished runs of a preset's graph whose numbers are there, the tables' own aside."""
+    found = []
+    for cell in graph(preset):
+        if cell.step == "tables":
+            continue
+        try:
+            found.append(finished(cell, "metrics.json"))
+        except MissingRunError:
+            continue
+    return found
+
+
+def table1(preset: str) -> pd.DataFrame:
+    """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
+
+    One row a data set, network and method (and recipe); ``thin`` says that the network is a thin form of the paper's, ``seeds`` is how many
+    runs stand behind it, 0 for "not attempted", and ``classes`` how many classes were forgotten in turn. Relearn times count failures as
+    ``relearn_cap``.
+    """
+    found: dict[tuple[str, ...], list[dict]] = {}
+    for run in collect(preset):
+        for method, recipe, metrics in methods_of(run):
+            found.setdefault((run.cell.dataset, run.cell.arch, method, recipe), []).append(metrics)
+    rows = []
+    for dataset, arch, method, recipe in _rows(preset):
+        own = found.get((dataset, arch, method, recipe), [])
+        scored = [metrics for metrics in own if "acc_r_pct" in metrics]
+        row = _network(preset, dataset, arch) | {"method": method, "recipe": recipe, "seeds": len(scored)}
+        row["classes"] = min((len(metrics["acc_r_per_class_pct"]) for metrics in scored), default=0)
+        for name in METRICS:
+            values = _values(own, name)
+            row |= {name: values.mean(), f"{name.removesuffix('_pct')}_sd": values.std(ddof=1)}
+        rows.append(row | {name: _values(own, name).mean() for name in (*RELEARN, "relearn_cap")})
+    ours = pd.DataFrame(rows)
+    keys, columns = (
+        ["dataset", "arch", "method"],
+        ["acc_r_pct", "acc_f_pct", "zrf", "relearn_epochs", "relearn_failures"],
+    )
+    printed = paper_table1().rename(columns={name: f"paper_{name}" for name in columns})
+    return ours.merge(printed, on=keys, how="left")
+
+
+def _network(preset: str, dataset: str, arch: str) -> dict[str, object]:
+    return {
+        "dataset": paper_name(dataset),
+        "arch": paper_name(arch),
+        "thin": preset_named(preset).network(dataset, arch).thin,
+    }
+
+
+def methods_of(run: Finished) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """The rows of Table 1 that a finished run knows something of: method, recipe (of WF-Net alone) and metrics."""
+    metrics, step = run.metrics, run.cell.step
+    if step == "train":
+        yield "Original", "", metrics
+    elif step == "untrain":
+        yield "WF-Net", run.cell.recipe, metrics
+        if run.cell.recipe == "wfnb":
+            yield "Original", "", {"probe_recall_pct": metrics["probe_recall_original_pct"]}
+    elif step == "baselines":
+        for method, own in metrics["methods"].items():
+            yield method, "", own
+    elif step == "relearn":
+        for method, own in metrics["methods"].items():
+            yield method, "wfnb" if method == "WF-Net" else "", own | {"relearn_cap": metrics["cap_epochs"]}
+
+
+def _rows(preset: str) -> Iterator[tuple[str, str, str, str]]:
+    """Data set, network, method and recipe of every row that the preset's graph can fill, in the paper's order, controls last."""
+    cells = graph(preset)
+    recipes = list(dict.fromkeys(cell.recipe for cell in cells if cell.recipe))
+    single = {(cell.dataset, cell.arch) for cell in cells if cell.step == "baselines"}
+    for dataset, arch in dict.fromkeys((cell.dataset, cell.arch) for cell in cells if cell.arch):
+        others = SINGLE_CLASS if (dataset, arch) in single else ()
+        methods = [
+            ("Original", ""),
+            *((m, "") for m in others[:3]),
+            *(("WF-Net", r) for r in recipes),
+            *((m, "") for m in others[3:]),
+        ]
+        yield from ((dataset, arch, *method) for method in methods)
+
+
+def _values(own: list[dict], name: str) -> pd.Series:
+    return pd.Series([metrics[name] for metrics in own if metrics.get(name) is not None], dtype=float)
+
+
+def format_table1(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 for reading: one text a figure, "mean ± sd" over seeds, "not attempted" where there is no run."""
+    shown = table[["dataset", "arch", "method"]].assign(arch=_arch(table))
+    shown["method"] = [
+        f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)
+    ]
+    shown["seeds"] = table["seeds"]
+    shown["classes"] = ["" if n == 0 else n for n in table["classes"]]
+    titles = {
+        "acc_r_pct": "Acc_r % ↑",
+        "acc_f_pct": "Acc_f % ↓",
+        "zrf": "ZRF ↑",
+        "probe_recall_pct": "Probe recall % ↓",
+    }
+    for name, title in titles.items():
+        digits = 3 if name == "zrf" else 2
+        spread = table[f"{name.removesuffix('_pct')}_sd"]
+        shown[title] = [
+            _cell(value, sd, seeds, digits) for value, sd, seeds in zip(table[name], spread, table["seeds"], strict=True)
+        ]  # fmt: skip
+    caps = table["relearn_cap"].dropna()
+    if len(caps):
+        shown[f"Relearn epochs of {caps.max():g} (failed) ↑"] = _relearn(
+            table, "relearn_epochs", "relearn_failures", table["classes"]
+        )
+        shown["median"] = ["" if pd.isna(v) else f"{v:g}" for v in table["relearn_median_epochs"]]
+    for name, title in {
+        "paper_acc_r_pct": "paper Acc_r",
+        "paper_acc_f_pct": "paper Acc_f",
+        "paper_zrf": "paper ZRF",
+    }.items():
+        if table[name].notna().any():
+            shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
+    if table["paper_relearn_epochs"].notna().any():
+        shown["paper RT"] = _relearn(
+            table, "paper_relearn_epochs", "paper_relearn_failures", [10] * len(table)
+        )
+    return shown.rename(columns={"dataset": "Data", "arch": "Network", "method": "Method"})
+
+
+def paper_table2() -> pd.DataFrame:
+    """Table 2 as printed: arch, dataset, insertion_auc, deletion_auc."""
+    with (files("wfnb.reproduction") / "paper" / "table2.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file)
+
+
+def table2(preset: str) -> pd.DataFrame:
+    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed figures beside them.
+
+    One row a data set and network (recipe ``wfnb``); ``seeds`` is how many runs stand behind it. ``insertion_beats_random_classes`` and
+    ``deletion_beats_random_classes`` are means over seeds, of ``classes``.
+    """
+    runs = [run for run in collect(preset) if run.cell.step == "insertion"]
+    rows = []
+    for dataset, arch in dict.fromkeys((c.dataset, c.arch) for c in graph(preset) if c.step == "insertion"):
+        own = [run.metrics for run in runs if (run.cell.dataset, run.cell.arch) == (dataset, arch)]
+        row = _network(preset, dataset, arch) | {"seeds": len(own)}
+        row["classes"] = len(own[0]["insertion_auc_per_class"]) if own else None
+        for name in (*AREAS, "insertion_beats_random_classes", "deletion_beats_random_classes"):
+            row[name] = pd.Series([metrics[name] for metrics in own], dtype=float).mean()
+        rows.append(row)
+    printed = paper_table2().rename(
+        columns={name: f"paper_{name}" for name in ("insertion_auc", "deletion_auc")}
+    )
+    return pd.DataFrame(rows).merge(printed, on=["dataset", "arch"], how="left")
+
+
+def format_table2(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 2 for reading: one text a figure, and in plain words whether the trained order does better than a random one."""
+    shown = (
+        table[["dataset", "arch", "seeds"]]
+        .assign(arch=_arch(table))
+        .rename(columns={"dataset": "Data", "arch": "Network"})
+    )
+    titles = dict(
+        zip(
+            AREAS,
+            ("Ins ↑", "random", "reverse", "others", "Del ↓", "random", "reverse", "others"),
+            strict=True,
+        )
+    )
+    for name, title in titles.items():
+        curve = "Ins" if name.startswith("insertion") else "Del"
+        full = title if title.startswith(curve) else f"{curve} {title}"
+        shown[full] = [
+            _cell(value, float("nan"), seeds, 2)
+            for value, seeds in zip(table[name], table["seeds"], strict=True)
+        ]
+    for curve, word, better in (("insertion", "better", pd.Series.gt), ("deletion", "lower", pd.Series.lt)):
+        wins = better(table[f"{curve}_auc"], table[f"{curve}_random_auc"])
+        shown[f"{curve} {word} than random"] = [
+            "not attempted" if not seeds else f"{'yes' if won else 'no'} ({count:.3g} of {classes:g} classes)"
+            for won, count, classes, seeds in zip(
+                wins, table[f"{curve}_beats_random_classes"], table["classes"], table["seeds"], strict=True
+            )
+        ]
+    for name, title in {"paper_insertion_auc": "paper Ins", "paper_deletion_auc": "paper Del"}.items():
+        if table[name].notna().any():
+            shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
+    return shown
+
+
+def _arch(table: pd.DataFrame) -> list[str]:
+    return [
+        f"{arch} (thin)" if thin else arch for arch, thin in zip(table["arch"], table["thin"], strict=True)
+    ]
+
+
+def _cell(value: float, sd: float, seeds: int, digits: int) -> str:
+    if seeds == 0:
+        return "not attempted"
+    if pd.isna(value):
+        return "-"
+    return f"{value:.{digits}f}" if pd.isna(sd) else f"{value:.{digits}f} ± {sd:.{digits}f}"
+
+
+def _relearn(table: pd.DataFrame, mean: str, failures: str, classes) -> list[str]:
+    """As the paper prints it: the mean, and in parentheses how many classes failed; "> 100 (10)" where all did."""
+    return [
+        "" if pd.isna(value) else f"{'> ' if failed == count else ''}{value:.{1 if value % 1 else 0}f} ({failed:g})"
+        for value, failed, count in zip(table[mean], table[failures], classes, strict=True)
+    ]  # fmt: skip
+
+
+def as_text(shown: pd.DataFrame) -> str:
+    """A table as aligned plain text, one line a row."""
+    return shown.to_string(index=False)
+
+
+def as_markdown(shown: pd.DataFrame) -> str:
+    """A table in GitHub's Markdown."""
+    lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in shown.to_numpy()]) + "\n"
+
+
+def as_latex(shown: pd.DataFrame) -> str:
+    """A table for a paper, with booktabs rules."""
+    names = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "%": r"\%", "_": r"\_"}
+
+    def escape(value: object) -> str:
+        text = str(value)
+        for sign, tex in names.items():
+            text = text.replace(sign, tex)
+        return text
+
+    lines = [
+        r"\begin{tabular}{" + "l" * len(shown.columns) + "}",
+        r"\toprule",
+        " & ".join(map(escape, shown.columns)) + r" \\",
+        r"\midrule",
+    ]
+    lines += [" & ".join(map(escape, row)) + r" \\" for row in shown.to_numpy()]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def as_html(shown: pd.DataFrame, title: str) -> str:
+    """A table as a self-contained page."""
+    style = "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+        f"<h1>{title}</h1>{shown.to_html(index=False, border=0)}</html>\n"
+    )
+
+
+def table_files(name: str, table: pd.DataFrame, shown: pd.DataFrame, title: str) -> dict[str, object]:
+    """A table in all its forms, by file name: CSV (all figures), Markdown, LaTeX, HTML and plain text (for reading)."""
+    return {
+        f"{name}.csv": table.set_index(table.columns[0]), f"{name}.md": as_markdown(shown), f"{name}.tex": as_latex(shown),
+        f"{name}.html": as_html(shown, title), f"{name}.txt": as_text(shown) + "\n",
+    }  # fmt: skip
