@@ -130,6 +130,11 @@ def _vit() -> nn.Module:
     )
 
 
+def _resnet() -> nn.Module:
+    """A residual network whose batch norms are called in another order than they are held."""
+    return wfnb.create_model("resnet20", num_classes=K, channels=3, size=8, width=0.25)
+
+
 _NETWORKS = {
     "plain": Plain,
     "grouped": Grouped,
@@ -138,6 +143,7 @@ _NETWORKS = {
     "normed": Normed,
     "in_place": InPlace,
     "vit": _vit,
+    "resnet": _resnet,
 }
 
 

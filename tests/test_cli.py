@@ -157,6 +157,8 @@ def test_the_benchmark_starts_anew_with_the_memory_that_kernels_keep(monkeypatch
     monkeypatch.setattr(os, "execv", started)
     assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2
     assert seen == [(["-m", "wfnb.cli", "bench", "--device", "cpu", "--repeats", "3"], str(2**28))]
-    monkeypatch.setattr("wfnb.bench.measure.measure", lambda device, scale: started(None, ["", scale.repeats]))
+    monkeypatch.setattr(
+        "wfnb.bench.measure.measure", lambda device, scale: started(None, ["", scale.repeats])
+    )
     assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2  # once
     assert seen[1][0] == [3]

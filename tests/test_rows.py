@@ -11,7 +11,8 @@ from torch import nn
 from torch.func import functional_call
 
 import wfnb
-from wfnb.layers import _Gated, _Logits
+from wfnb import fastpath
+from wfnb.fastpath import _Gated, _Logits
 
 NAMES = ["plain", "grouped", "odd", "twice", "normed", "in_place", "vit"]
 ROWS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
@@ -38,6 +39,11 @@ def case(request, network, randomised):
     name, separate = request.param
     net = network(name)
     return net, randomised(wfnb.WFNet(net, 5, separate_bias=separate))
+
+
+def folded(wf):
+    """The layers whose batch norm is folded into their gate."""
+    return {name for name, layer in wf.filters.items() if layer in wf._fast.norms}
 
 
 every = pytest.mark.parametrize(
@@ -139,17 +145,17 @@ def test_gates_are_the_sigmoids_of_the_rows(net, randomised):
 
 @pytest.mark.parametrize("forget", [ROWS, 3, {1, 4}], ids=["rows", "row", "set"])
 @torch.no_grad()
-def test_a_filter_takes_along_the_norm_that_alone_follows_it(forget, network, randomised, images):
+def test_a_batch_norm_that_alone_follows_a_layer_is_folded(forget, network, randomised, images):
     net = network("normed")
     wf = randomised(wfnb.WFNet(net, 5))
-    assert {name for name, layer in wf.filters.items() if layer.norm} == {"conv", "depthwise"}
+    assert folded(wf) == {"conv", "depthwise"}
     calls = []
     handle = wf.model.conv_norm.base.register_forward_hook(lambda *_: calls.append(1))
     expected = wf(images, forget=forget)  # a norm that something hooks into is called
     handle.remove()
     torch.testing.assert_close(wf(images, forget=forget), expected, rtol=0, atol=1e-12)
     assert calls == [1]
-    assert torch.equal(wf(images), net(images))  # what was taken along for rows is back for the original
+    assert torch.equal(wf(images), net(images))  # folding leaves the original as it is
     assert wf.model.conv_norm.num_features == 6
 
 
@@ -157,7 +163,7 @@ def test_a_filter_takes_along_the_norm_that_alone_follows_it(forget, network, ra
 @pytest.mark.parametrize("kind", ["conv", "linear"])
 @pytest.mark.parametrize("size", [2, 8])
 @torch.no_grad()
-def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives(
+def test_one_row_goes_into_the_weight_where_that_is_smaller_than_the_output(
     size, kind, separate, randomised, monkeypatch
 ):
     if kind == "conv":  # 27 weights a channel, and the images' 2 x 4 or 2 x 64 places
@@ -177,9 +183,9 @@ def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives
         x = torch.randn(2, 1, size, 10, dtype=torch.float64)
     net = net.double().eval()
     wf = randomised(wfnb.WFNet(net, 5, layers=["0"], separate_bias=separate, example=x))
-    layer, scaled = wf.filters["0"], []
-    forward = layer._masked_forward
-    monkeypatch.setattr(layer, "_masked_forward", lambda *args: scaled.append(1) or forward(*args))
+    scaled = []
+    forward = fastpath._with_weight
+    monkeypatch.setattr(fastpath, "_with_weight", lambda *args: scaled.append(1) or forward(*args))
     torch.testing.assert_close(wf(x, forget=3), masked_network(net, wf.alphas(), [3])(x), rtol=0, atol=1e-12)
     torch.testing.assert_close(
         wf(x, forget={1, 4}), masked_network(net, wf.alphas(), [1, 4])(x), rtol=0, atol=1e-12
@@ -189,30 +195,30 @@ def test_one_row_is_put_into_the_weight_where_that_is_smaller_than_what_it_gives
 
 @pytest.mark.parametrize("forget", [ROWS, 3], ids=["rows", "row"])
 @torch.no_grad()
-def test_a_norm_kept_in_single_precision_is_taken_along_too(forget, randomised, images):
+def test_a_batch_norm_in_single_precision_is_folded_too(forget, randomised, images):
     half = nn.Conv2d(images.shape[1], 6, 3).bfloat16()
     net = nn.Sequential(
         half, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5).bfloat16()
     ).eval()
     net[1].running_var.uniform_(0.5, 2)
     wf = randomised(wfnb.WFNet(net, 5, example=images.bfloat16()))
-    assert wf.filters["0"].norm
+    assert folded(wf) == {"0"}
     wf.model.get_submodule("1").base.register_forward_hook(lambda *_: None)
     expected = wf(images.bfloat16(), forget=forget)
     wf.model.get_submodule("1").base._forward_hooks.clear()
     torch.testing.assert_close(wf(images.bfloat16(), forget=forget), expected, rtol=0, atol=0.02)
 
 
-def test_norms_of_a_network_that_cannot_be_followed_stay_for_themselves(net, randomised, images):
+def test_batch_norms_of_a_network_that_cannot_be_traced_are_not_folded(net, randomised, images):
     class Deciding(type(net)):
         def forward(self, x):
             return super().forward(x if x.sum() < 1e9 else -x)
 
-    assert wfnb.WFNet(net, 5).filters["conv2"].norm
+    assert folded(wfnb.WFNet(net, 5)) == {"conv2"}
     deciding = Deciding().double().eval()
     deciding.load_state_dict(net.state_dict())
     wf = randomised(wfnb.WFNet(deciding, 5))
-    assert not wf.filters["conv2"].norm
+    assert folded(wf) == set()
     for i, row in enumerate(ROWS.tolist()):
         expected = masked_network(net, wf.alphas(), [row])(images[i : i + 1])[0]
         torch.testing.assert_close(wf(images, forget=ROWS)[i], expected, rtol=0, atol=1e-10)
@@ -226,7 +232,7 @@ def test_outputs_that_are_changed_in_place_are_found(network):
         "vit": set(),
     }.items():
         wf = wfnb.WFNet(network(name), 5)
-        assert {layer for layer, found in wf.filters.items() if found.overwritten} == expected
+        assert {name for name, layer in wf.filters.items() if layer in wf._fast.overwritten} == expected
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "mobilenet_v3_small"])

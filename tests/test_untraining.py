@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import wfnb
-from wfnb import untraining
+from wfnb import minibatches, untraining, validation
 from wfnb.device import can_compile
 from wfnb.losses import expand_labels
 from wfnb.paths import notebooks_folder
@@ -138,7 +138,7 @@ def test_the_validation_check_is_an_explicit_one(trained, digits):
 
 
 @pytest.mark.parametrize("chi", [1, 3])
-@pytest.mark.parametrize("retain_on", ["labels", "original", "original, asked before"])
+@pytest.mark.parametrize("retain_on", ["labels", "original", "original, computed before"])
 def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     """Loss and gradient of Eq. 3, image by image."""
     recipe = QUICK.changed(
@@ -168,7 +168,7 @@ def test_a_step_is_an_explicit_one(retain_on, chi, trained, digits, randomised):
     if "before" in retain_on:
         # where the step's images stand in their set; two of the retaining ones were seen before
         index = torch.tensor([7, 6, 0, 1, 2, 3, 5, 4])
-        remembered = {"original": untraining.Original(wf, 8), "index": index}
+        remembered = {"original": untraining.OriginalLogits(wf, 8), "index": index}
         remembered["original"](images[[7, 4]], index[[7, 4]])
     with wf.forgetting(3):  # a row chosen around it changes nothing
         optimizer, generator = untraining.untraining_optimizer(wf, recipe), torch.Generator().manual_seed(0)
@@ -239,24 +239,23 @@ def test_without_a_compiler_compiled_steps_are_refused_before_the_first(model, d
         assert torch.equal(table, before[name])
 
 
-def test_the_original_is_asked_about_each_image_once(model, digits, monkeypatch):
+def test_the_logits_of_the_original_are_computed_once_an_image(model, digits, monkeypatch):
     train, val = digits.train.subset(torch.arange(40)), digits.val.subset(torch.arange(30))
-    asked, wf = [], wfnb.WFNet(model, 10)
+    computed, wf = [], wfnb.WFNet(model, 10)
 
     def count(_, args, kwargs, __):
-        asked.append(0 if "forget" in kwargs else len(args[0]))
+        computed.append(0 if "forget" in kwargs else len(args[0]))
 
     wf.register_forward_hook(count, with_kwargs=True)
     several = wfnb.Recipe(steps=40, check_every=10, batch_size=16)
     run(wf, train, val, several)
-    assert 30 < sum(asked) <= 70
+    assert 30 < sum(computed) <= 70
 
-    numbered, each_time = untraining._numbered, wfnb.WFNet(model, 10)
-    monkeypatch.setattr(
-        untraining,
-        "_numbered",
-        lambda *a, **k: ((images, labels, None) for images, labels, _ in numbered(*a, **k)),
-    )
+    numbered, each_time = minibatches.with_index, wfnb.WFNet(model, 10)
+    for module in (minibatches, validation):
+        monkeypatch.setattr(
+            module, "with_index", lambda *a, **k: ((x, y, None) for x, y, _ in numbered(*a, **k))
+        )
     run(each_time, train, val, several)
     for name, table in wf.alphas().items():
         torch.testing.assert_close(each_time.alphas()[name], table, rtol=1e-3, atol=1e-3)
@@ -278,7 +277,7 @@ def rig(monkeypatch, scores):
             "val_p_f": 0.0,
         }
 
-    monkeypatch.setattr(untraining, "_check", check)
+    monkeypatch.setattr(validation, "validate", check)
     return seen
 
 

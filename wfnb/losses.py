@@ -1,33 +1,71 @@
 """The losses of weight filtering: Eq. 3, the regulariser and label expansion (paper, "Training").
 
-Both terms are cross-entropies: ``L_r`` of retaining images under the rows of other classes, ``L_f`` of forgetting images under their own
-class's row; retaining images may be held to their labels, as in the paper, or to what the original network says of them without the class to
-forget (``without_class``). Eq. 3 as printed is ``lambda0 * L_r + lambda1 * sum 1 / L_f``; with the regulariser ``lambda2 * R(alpha)`` it is minimised.
+Both losses are cross-entropies: ``L_r`` of retaining images under the rows of other classes, ``L_f`` of forgetting images under the row of
+their own class. The target of a retaining image is its label, as in the paper, or the original network's softmax without the class to
+forget (``without_class``).
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from wfnb.recipes import Recipe
 
 __all__ = [
     "Expanded",
+    "Terms",
     "expand_labels",
     "mean_of_reciprocals",
     "reciprocal_of_mean",
     "regulariser",
+    "unlearning_loss",
     "without_class",
 ]
+
+
+class Terms(NamedTuple):
+    """Eq. 3 for one batch: the total, which is minimised, ``L_r``, and the mean ``L_f`` (both without gradient)."""
+
+    total: Tensor
+    retain: Tensor
+    forget: Tensor
+
+
+def unlearning_loss(
+    logits: Tensor, forget: Tensor, retain: Tensor, alphas: Iterable[Tensor], recipe: Recipe
+) -> Terms:
+    """Eq. 3 with the regulariser: ``lambda0 * L_r + lambda1 * U(L_f) + lambda2 * R(alpha)``.
+
+    ``U`` is ``mean_of_reciprocals`` or ``reciprocal_of_mean`` (``recipe.unlearning``); ``recipe.squared`` squares the first term.
+
+    Args:
+        logits: (n + m, K), of n forgetting images under their own rows, then of m retaining images under other rows.
+        forget: (n,), the labels of the forgetting images.
+        retain: The labels (m,) of the retaining images, or target distributions (m, K).
+        alphas: All tables.
+    """
+    logits = logits.float()
+    loss_f = F.cross_entropy(logits[: len(forget)], forget, reduction="none")
+    loss_r = F.cross_entropy(logits[len(forget) :], retain)
+    total = recipe.lambda0 * loss_r
+    if recipe.squared:
+        total = total.square()
+    total = total + recipe.lambda1 * UNLEARNING[recipe.unlearning](loss_f, recipe.eps)
+    if recipe.lambda2:
+        total = total + recipe.lambda2 * regulariser(alphas)
+    return Terms(total, loss_r.detach(), loss_f.detach().mean())
 
 
 class Expanded(NamedTuple):
     """A mini-batch after label expansion: B/2 forgetting images first, then chi times the B/2 retaining ones.
 
     Attributes:
-        index: (B/2 + chi B/2,), which image of the mini-batch stands at each place.
-        rows: (B/2 + chi B/2,), the row of alpha for each.
-        forgetting: B/2, how many at the front are to be forgotten.
+        index: (B/2 + chi B/2,), the image of the mini-batch at each place.
+        rows: (B/2 + chi B/2,), the row of alpha at each place.
+        forgetting: B/2, the number of forgetting images.
     """
 
     index: Tensor
@@ -59,7 +97,7 @@ def expand_labels(
 
 
 def mean_of_reciprocals(loss_f: Tensor, eps: float) -> Tensor:
-    """``mean_i 1 / (L_f,i + eps)``: every forgetting image is pushed, most of all the one still known (Eq. 3 as printed has eps = 0).
+    """``mean_i 1 / (L_f,i + eps)``: every forgetting image has a gradient, the best known one the largest (Eq. 3 has eps = 0).
 
     Args:
         loss_f: (n,), the cross-entropy of each forgetting image, in nats.
@@ -68,12 +106,15 @@ def mean_of_reciprocals(loss_f: Tensor, eps: float) -> Tensor:
 
 
 def reciprocal_of_mean(loss_f: Tensor, eps: float) -> Tensor:
-    """``1 / (mean_i L_f,i + eps)``, as in the authors' code: a few images of huge loss satisfy it while others stay known."""
+    """``1 / (mean_i L_f,i + eps)``, as in the authors' code: a few images of huge loss can satisfy it while others stay known."""
     return 1 / (loss_f.mean() + eps)
 
 
+UNLEARNING = {"mean_of_reciprocals": mean_of_reciprocals, "reciprocal_of_mean": reciprocal_of_mean}
+
+
 def without_class(logits: Tensor, classes: Tensor) -> Tensor:
-    """(n, K), what a network says once one class is no answer: ``softmax`` over the K - 1 others, and 0 for that class.
+    """(n, K), the softmax over the K - 1 other classes, and 0 for the class left out.
 
     Args:
         logits: (n, K).
@@ -84,5 +125,5 @@ def without_class(logits: Tensor, classes: Tensor) -> Tensor:
 
 def regulariser(alphas: Iterable[Tensor]) -> Tensor:
     """``R(alpha)``: the mean of ``1 - sigmoid(alpha)`` a table, then over tables; in [0, 1], 0 with all gates open."""
-    # by sums: the gradient of a mean is written out number by number, which takes long where there are 1,000 rows
+    # sum / numel: torch materialises the gradient of mean() as a full tensor, which is slow for 1,000 rows
     return 1 - torch.stack([torch.sigmoid(alpha).sum() / alpha.numel() for alpha in alphas]).mean()
