@@ -19,7 +19,9 @@ def shapes(model: nn.Module) -> dict[str, list[int]]:
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over names and values of a network's parameters and buffers, whatever their device, memory format and precision."""
+    """SHA-256 over names and values of a network's parameters and buffers, whatever their device, memory
+    format and precision.
+    """
     sha = hashlib.sha256()
     for name, value in model.state_dict().items():
         sha.update(name.encode())
@@ -84,11 +86,14 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def check_architecture(path: Path, about: Mapping[str, dict[str, list[int]]], model: nn.Module) -> None:
-    """Raise ``ValueError`` unless ``model`` has the parameters and buffers of the network that the file was made for."""
+    """Raise ``ValueError`` unless ``model`` has the parameters and buffers of the network that the file was
+    made for.
+    """
     there, here = about["network"], shapes(model)
     odd = next((name for name in {**there, **here} if there.get(name) != here.get(name)), None)
     if odd is not None:
         raise ValueError(
-            f"{path} was made for another architecture or other classes: {odd!r} is of shape {there.get(odd, 'none')} there and "
+            f"{path} was made for another architecture or other classes: {odd!r} is of shape "
+            f"{there.get(odd, 'none')} there and "
             f"{here.get(odd, 'none')} in this {type(model).__name__}."
         )

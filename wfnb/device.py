@@ -31,7 +31,8 @@ def as_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """The model of a GPU; or the model of this machine's processor, and the vector instructions that torch uses on it.
+    """The model of a GPU; or the model of this machine's processor, and the vector instructions that torch
+    uses on it.
 
     Vector instructions change the last digits of results, and with them the course of training.
     """
@@ -45,7 +46,9 @@ def device_name(device: torch.device) -> str:
 
 
 def autocast(device: torch.device, cpu: bool = False) -> torch.autocast:
-    """bfloat16 on a GPU; on a CPU only with ``cpu``, since not every processor and network is faster with it."""
+    """bfloat16 on a GPU; on a CPU only with ``cpu``, since not every processor and network is faster with
+    it.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu)
 
 
@@ -58,8 +61,8 @@ def can_compile(device: torch.device) -> bool:
 def compiled_step(work: Callable, device: torch.device, compiled: bool) -> Callable:
     """``work``, a network or a function of one, compiled with ``torch.compile`` if ``compiled``.
 
-    Compilation happens at the first call, for one batch size. On a GPU the kernels are recorded as CUDA graphs: small kernels are
-    launch-bound.
+    Compilation happens at the first call, for one batch size. On a GPU the kernels are recorded as CUDA
+    graphs: small kernels are launch-bound.
 
     Raises:
         ValueError: A CPU has no C++ compiler, which ``torch.compile`` needs there.
@@ -68,6 +71,7 @@ def compiled_step(work: Callable, device: torch.device, compiled: bool) -> Calla
         return work
     if not can_compile(device):
         raise ValueError(
-            "compiled steps need a C++ compiler on a CPU, and there is none: install g++ or clang++, or leave 'compiled' at False."
+            "compiled steps need a C++ compiler on a CPU, and there is none: install g++ or clang++, or "
+            "leave 'compiled' at False."
         )
     return torch.compile(work, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)

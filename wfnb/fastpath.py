@@ -1,16 +1,22 @@
-"""The gates of a pass of the whole network, faster than layer by layer: the same values as ``WeightFilter.forward``, gradients too.
+"""The gates of a pass of the whole network, faster than layer by layer: the same values as
+``WeightFilter.forward``, gradients too.
 
-========================  =============================================================================================
-what                      how
-========================  =============================================================================================
-all gates at once         The chosen rows of all layers are gathered, and put through the sigmoid, in one tensor: small
+========================
+============================================================================================= what
+         how ========================
+         =============================================================================================
+all gates at once         The chosen rows of all layers are gathered, and put through the sigmoid, in one
+tensor: small
                           tensors are launch-bound (``gates_of``).
 batch norm folded         In eval mode a batch norm is affine: gate and norm are one multiply-add (``_fold``).
-one row in the weight     One row for all images is multiplied into the weight where a channel has fewer weights than
+one row in the weight     One row for all images is multiplied into the weight where a channel has fewer
+weights than
                           output values (``FastGates.filtered``).
-backward by the output    The backward pass of a row an image keeps the output, which the next layer keeps anyway, in the
+backward by the output    The backward pass of a row an image keeps the output, which the next layer keeps
+anyway, in the
                           place of the layer's own output: no more memory than a plain network (``_Gated``).
-========================  =============================================================================================
+========================
+=============================================================================================
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,7 +34,9 @@ __all__ = ["FastGates", "FastPath", "FoldableNorm"]
 
 
 class FoldableNorm(Wrapper):
-    """A batch norm that alone takes a layer's output; the identity in a pass that folds it into the layer's gate."""
+    """A batch norm that alone takes a layer's output; the identity in a pass that folds it into the layer's
+    gate.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         fast = self.switch.choice.fast
@@ -42,7 +50,8 @@ class FastPath:
     Attributes:
         layers: In the network's order.
         norms: The batch norm behind a layer, where it can be folded.
-        overwritten: The layers whose output the next operation changes in place, as ``nn.ReLU(inplace=True)`` does.
+        overwritten: The layers whose output the next operation changes in place, as ``nn.ReLU(inplace=True)``
+            does.
     """
 
     layers: tuple[WeightFilter, ...]
@@ -63,8 +72,9 @@ class FastPath:
 class Gate(NamedTuple):
     """A layer's output becomes ``scale * out + shift``, the folded batch norm included.
 
-    ``scale`` and ``shift`` (``None`` for none) are (C_out,) for one row for all images and (B, C_out) for a row an image; a constant
-    ``shift`` is (C_out,) there, too. ``logits`` takes the gradient of a row an image (``_Gated``).
+    ``scale`` and ``shift`` (``None`` for none) are (C_out,) for one row for all images and (B, C_out) for a
+    row an image; a constant ``shift`` is (C_out,) there, too. ``logits`` takes the gradient of a row an image
+    (``_Gated``).
     """
 
     scale: Tensor
@@ -73,7 +83,9 @@ class Gate(NamedTuple):
 
 
 class FastGates(NamedTuple):
-    """The gates of one pass, by layer; which batch norms they contain; and which outputs are changed in place."""
+    """The gates of one pass, by layer; which batch norms they contain; and which outputs are changed in
+    place.
+    """
 
     by_layer: Mapping[WeightFilter, Gate]
     folded: Mapping[FoldableNorm, bool]
@@ -98,7 +110,9 @@ class FastGates(NamedTuple):
 
 
 def _is_plain(base: nn.Module) -> bool:
-    """Whether the forward is torch's own, without hooks: a masked weight and the output's memory can be used directly."""
+    """Whether the forward is torch's own, without hooks: a masked weight and the output's memory can be used
+    directly.
+    """
     plain = nn.Conv2d if isinstance(base, nn.Conv2d) else nn.Linear
     own = type(base).forward is not plain.forward or "forward" in base.__dict__
     return not (own or base._forward_hooks or base._forward_pre_hooks)
@@ -188,14 +202,16 @@ class _Logits(torch.autograd.Function):
 
 
 class _Gated(torch.autograd.Function):
-    """``scale * out + shift`` for ``scale = factor * sigmoid(alpha)``; the gradient of alpha goes to ``logits``.
+    """``scale * out + shift`` for ``scale = factor * sigmoid(alpha)``; the gradient of alpha goes to
+    ``logits``.
 
-    Backward uses ``d result / d alpha = (1 - sigmoid(alpha)) * (result - shift)``: it saves ``result``, which the next layer saves anyway,
-    and leaves the first factor to ``_Logits``. ``result`` takes the memory of ``out`` if that is ``own_memory`` (nothing else holds it).
-    Where the next operation changes ``result`` in place (``overwritten``), ``out`` is saved.
+    Backward uses ``d result / d alpha = (1 - sigmoid(alpha)) * (result - shift)``: it saves ``result``, which
+    the next layer saves anyway, and leaves the first factor to ``_Logits``. ``result`` takes the memory of
+    ``out`` if that is ``own_memory`` (nothing else holds it). Where the next operation changes ``result`` in
+    place (``overwritten``), ``out`` is saved.
 
-    Shapes: ``out`` (B, C, H, W) with ``logits``, ``scale``, ``shift`` (B, C, 1, 1) and a constant ``shift`` (C, 1, 1); or ``out`` (B, N, F)
-    with (B, 1, F) and (F,).
+    Shapes: ``out`` (B, C, H, W) with ``logits``, ``scale``, ``shift`` (B, C, 1, 1) and a constant ``shift``
+    (C, 1, 1); or ``out`` (B, N, F) with (B, 1, F) and (F,).
     """
 
     @staticmethod
@@ -208,7 +224,8 @@ class _Gated(torch.autograd.Function):
         own_memory: bool,
         overwritten: bool,
     ) -> Tensor:
-        # a compiled step plans its memory itself (and torch 2.11 cannot compile `out=` for channels-last tensors)
+        # a compiled step plans its memory itself (and torch 2.11 cannot compile `out=` for channels-last
+        # tensors)
         memory = (
             out.detach() if own_memory and not overwritten and not torch.compiler.is_compiling() else None
         )

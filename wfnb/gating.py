@@ -1,11 +1,13 @@
 """The rows of alpha that a call applies: they belong to the call, not to the network.
 
-``Switch`` holds the choice of one network in a context variable, so that threads and asyncio tasks that share the network do not see
-each other's choice. Gradient checkpointing runs layers again during the backward pass, when the call is over: each layer notes its choice
-in the autograd graph, and the recomputation finds it there.
+``Switch`` holds the choice of one network in a context variable, so that threads and asyncio tasks that share
+the network do not see each other's choice. Gradient checkpointing runs layers again during the backward pass,
+when the call is over: each layer notes its choice in the autograd graph, and the recomputation finds it
+there.
 """
 
 import functools
+import operator
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,16 +21,20 @@ from torch import Tensor
 if TYPE_CHECKING:
     from wfnb.fastpath import FastGates
 
-__all__ = ["Choice", "Switch"]
+__all__ = ["Choice", "Forget", "Switch", "checked"]
+
+Forget = int | set[int] | frozenset[int] | Tensor | None
 
 
 class Choice(NamedTuple):
     """What a call forgets.
 
     Attributes:
-        forget: ``None`` (the original network), classes, one row an image (B,), or gates by table, each (C_out,).
+        forget: ``None`` (the original network), classes, one row an image (B,), or gates by table, each
+            (C_out,).
         combine: How the rows of several classes become one: ``"min"`` or ``"product"``.
-        fast: The gates of all layers, computed once for a pass of the whole network; ``None`` for a part that is called alone.
+        fast: The gates of all layers, computed once for a pass of the whole network; ``None`` for a part that
+            is called alone.
     """
 
     forget: tuple[int, ...] | Tensor | Mapping[Tensor, Tensor] | None = None
@@ -36,10 +42,12 @@ class Choice(NamedTuple):
     fast: "FastGates | None" = None
 
     def gates(self, tables: Sequence[Tensor]) -> Tensor:
-        """``sigmoid(alpha)`` of the chosen row: (C,) for one row for all images, (B, C) for one row an image; tables side by side.
+        """``sigmoid(alpha)`` of the chosen row: (C,) for one row for all images, (B, C) for one row an image;
+        tables side by side.
 
-        Several classes take the lowest of their gates, channel by channel: what one of them closes is closed. The rule does not
-        depend on order or repetition and stays within the trained range; the product closes more.
+        Several classes take the lowest of their gates, channel by channel: what one of them closes is closed.
+        The rule does not depend on order or repetition and stays within the trained range; the product closes
+        more.
         """
         if isinstance(self.forget, Mapping):
             return torch.cat([self.forget[table] for table in tables])
@@ -57,7 +65,9 @@ ORIGINAL = Choice()
 
 
 class Switch:
-    """The choice of one network, which its layers read. A copied or unpickled network starts as the original."""
+    """The choice of one network, which its layers read. A copied or unpickled network starts as the
+    original.
+    """
 
     def __init__(self) -> None:
         self._context: ContextVar[Choice] = ContextVar("choice", default=ORIGINAL)
@@ -110,9 +120,59 @@ class Switch:
             seen.add(node)
             if self in node.metadata:
                 choice = node.metadata[self]
-                # reentrant checkpointing runs a backward pass a segment: the segments cannot share one graph of gates
+                # reentrant checkpointing runs a backward pass a segment: the segments cannot share one graph
+                # of gates
                 return (
                     choice._replace(fast=None) if running.name() == "CheckpointFunctionBackward" else choice
                 )
             nodes.extend(following for following, _ in node.next_functions)
         return None
+
+
+def checked(forget: Forget, k: int) -> tuple[int, ...] | Tensor | None:
+    """``forget`` as classes in order or one row an image, of a network with ``k`` classes.
+
+    Raises:
+        IndexError: A class is outside 0..K-1.
+        ValueError: No class or all classes are chosen.
+        TypeError: ``forget`` is none of the types of ``Forget``.
+    """
+    if forget is None:
+        return None
+    if isinstance(forget, Tensor) and forget.ndim > 0:
+        if forget.dtype != torch.int64 or forget.ndim != 1:
+            raise TypeError(
+                f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape "
+                f"{tuple(forget.shape)}."
+            )
+        known = not torch.compiler.is_compiling()  # reading the values would break a compiled step in two
+        low, high = torch.stack(forget.aminmax()).tolist() if known and len(forget) else (0, 0)
+        if not 0 <= low <= high < k:
+            worst = low if low < 0 else high
+            raise IndexError(f"no row {worst}: a class is a whole number from 0 to {k - 1}.")
+        return forget
+    if isinstance(forget, set | frozenset):
+        if not forget:
+            raise ValueError(
+                "an empty set forgets nothing: give at least one class, or None for the original network."
+            )
+        classes = tuple(sorted({_checked_class(c, k) for c in forget}))
+        if len(classes) == k:
+            raise ValueError(f"all {k} classes cannot be forgotten at once: leave at least one.")
+        return classes
+    return (_checked_class(forget, k),)
+
+
+def _checked_class(given: object, k: int) -> int:
+    try:
+        if isinstance(given, bool):
+            raise TypeError
+        c = operator.index(given)
+    except TypeError:
+        raise TypeError(
+            "forget must be a class, a set of classes, a LongTensor of one row an image, or None, "
+            f"not {type(given).__name__} {given!r}."
+        ) from None
+    if not 0 <= c < k:
+        raise IndexError(f"no class {c}: a class is a whole number from 0 to {k - 1}.")
+    return c

@@ -1,17 +1,21 @@
-"""Weight-filtering layers: a frozen layer and a table ``alpha`` with one row a class (paper, Eq. 2 and Algorithm 1).
+"""Weight-filtering layers: a frozen layer and a table ``alpha`` with one row a class (paper, Eq. 2 and
+Algorithm 1).
 
-A gate is ``s = sigmoid(alpha)``. Row c masks the output channels (features) of the layer's weight ``W`` and bias ``b``::
+A gate is ``s = sigmoid(alpha)``. Row c masks the output channels (features) of the layer's weight ``W`` and
+bias ``b``::
 
     y = l(x, s_w[c] * W, s_b[c] * b)                                  (Eq. 2)
 
-Masking output channel k of the weight multiplies channel k of the bias-free output. So one call of the frozen layer serves a batch
-in which every image has a row of its own, and no masked weight is built for an image::
+Masking output channel k of the weight multiplies channel k of the bias-free output. So one call of the frozen
+layer serves a batch in which every image has a row of its own, and no masked weight is built for an image::
 
     y = s_w * l(x, W, b) + (s_b - s_w) * b
 
-The bias shares the weight's gate (one table, as in the authors' code) or has its own (two tables, as printed in the paper).
+The bias shares the weight's gate (one table, as in the authors' code) or has its own (two tables, as printed
+in the paper).
 
-``WeightFilter.forward`` is the whole method. A pass of a whole ``WFNet`` takes the same values from ``wfnb.fastpath``, which is faster.
+``WeightFilter.forward`` is the whole method. A pass of a whole ``WFNet`` takes the same values from
+``wfnb.fastpath``, which is faster.
 """
 
 import torch
@@ -21,7 +25,8 @@ from wfnb.gating import Choice, Switch
 
 __all__ = ["ALPHA_START", "WFConv2d", "WFLinear", "WeightFilter", "Wrapper"]
 
-ALPHA_START = 3.0  # sigmoid(3) = 0.9526: nearly open, with a gradient left (paper, "Implementation and Training Details")
+# sigmoid(3) = 0.9526: nearly open, with a gradient left (paper, "Implementation and Training Details")
+ALPHA_START = 3.0
 
 
 class Wrapper(nn.Module):
@@ -37,7 +42,8 @@ class Wrapper(nn.Module):
         return self._modules["base"]  # bypasses the slow nn.Module.__getattr__
 
     def __getattr__(self, name: str):
-        # a network may read `conv.stride` or `qkv.in_features`; wrapping refuses one that computes with `qkv.weight` itself
+        # a network may read `conv.stride` or `qkv.in_features`; wrapping refuses one that computes with
+        # `qkv.weight` itself
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -50,7 +56,8 @@ class WeightFilter(Wrapper):
     Attributes:
         channels: C_out.
         alpha: (K, C_out), the logits of the gates.
-        alpha_bias: (K, C_out), the logits of the bias's own gates; ``None`` where it shares ``alpha`` or there is no bias.
+        alpha_bias: (K, C_out), the logits of the bias's own gates; ``None`` where it shares ``alpha`` or
+            there is no bias.
     """
 
     def __init__(
@@ -91,7 +98,9 @@ class WeightFilter(Wrapper):
 
     @torch.no_grad()
     def masked(self, choice: Choice) -> nn.Module:
-        """``base`` with the weight ``s_w * W`` and the bias ``s_b * b`` of one row for all images (changes ``base``)."""
+        """``base`` with the weight ``s_w * W`` and the bias ``s_b * b`` of one row for all images (changes
+        ``base``).
+        """
         weight, bias = self.base.weight, self.base.bias
         weight_gate, bias_gate = self.gates(choice)
         # new parameters: layers that share a weight have gates of their own

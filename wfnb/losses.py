@@ -1,8 +1,8 @@
 """The losses of weight filtering: Eq. 3, the regulariser and label expansion (paper, "Training").
 
-Both losses are cross-entropies: ``L_r`` of retaining images under the rows of other classes, ``L_f`` of forgetting images under the row of
-their own class. The target of a retaining image is its label, as in the paper, or the original network's softmax without the class to
-forget (``without_class``).
+Both losses are cross-entropies: ``L_r`` of retaining images under the rows of other classes, ``L_f`` of
+forgetting images under the row of their own class. The target of a retaining image is its label, as in the
+paper, or the original network's softmax without the class to forget (``without_class``).
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,9 @@ __all__ = [
 
 
 class Terms(NamedTuple):
-    """Eq. 3 for one batch: the total, which is minimised, ``L_r``, and the mean ``L_f`` (both without gradient)."""
+    """Eq. 3 for one batch: the total, which is minimised, ``L_r``, and the mean ``L_f`` (both without
+    gradient).
+    """
 
     total: Tensor
     retain: Tensor
@@ -39,10 +41,12 @@ def unlearning_loss(
 ) -> Terms:
     """Eq. 3 with the regulariser: ``lambda0 * L_r + lambda1 * U(L_f) + lambda2 * R(alpha)``.
 
-    ``U`` is ``mean_of_reciprocals`` or ``reciprocal_of_mean`` (``recipe.unlearning``); ``recipe.squared`` squares the first term.
+    ``U`` is ``mean_of_reciprocals`` or ``reciprocal_of_mean`` (``recipe.unlearning``); ``recipe.squared``
+    squares the first term.
 
     Args:
-        logits: (n + m, K), of n forgetting images under their own rows, then of m retaining images under other rows.
+        logits: (n + m, K), of n forgetting images under their own rows, then of m retaining images under
+            other rows.
         forget: (n,), the labels of the forgetting images.
         retain: The labels (m,) of the retaining images, or target distributions (m, K).
         alphas: All tables.
@@ -78,8 +82,8 @@ def expand_labels(
 ) -> Expanded:
     """Pair a shuffled mini-batch with rows of alpha (paper, "Label expansion").
 
-    The first half forgets: each image takes its own class's row. The second half retains: each image stands ``chi`` times, every time with a
-    row drawn uniformly from the K - 1 other classes.
+    The first half forgets: each image takes its own class's row. The second half retains: each image stands
+    ``chi`` times, every time with a row drawn uniformly from the K - 1 other classes.
 
     Args:
         labels: (B,), B of 2 or more.
@@ -97,7 +101,8 @@ def expand_labels(
 
 
 def mean_of_reciprocals(loss_f: Tensor, eps: float) -> Tensor:
-    """``mean_i 1 / (L_f,i + eps)``: every forgetting image has a gradient, the best known one the largest (Eq. 3 has eps = 0).
+    """``mean_i 1 / (L_f,i + eps)``: every forgetting image has a gradient, the best known one the largest
+    (Eq. 3 has eps = 0).
 
     Args:
         loss_f: (n,), the cross-entropy of each forgetting image, in nats.
@@ -106,7 +111,9 @@ def mean_of_reciprocals(loss_f: Tensor, eps: float) -> Tensor:
 
 
 def reciprocal_of_mean(loss_f: Tensor, eps: float) -> Tensor:
-    """``1 / (mean_i L_f,i + eps)``, as in the authors' code: a few images of huge loss can satisfy it while others stay known."""
+    """``1 / (mean_i L_f,i + eps)``, as in the authors' code: a few images of huge loss can satisfy it while
+    others stay known.
+    """
     return 1 / (loss_f.mean() + eps)
 
 
@@ -124,6 +131,8 @@ def without_class(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def regulariser(alphas: Iterable[Tensor]) -> Tensor:
-    """``R(alpha)``: the mean of ``1 - sigmoid(alpha)`` a table, then over tables; in [0, 1], 0 with all gates open."""
+    """``R(alpha)``: the mean of ``1 - sigmoid(alpha)`` a table, then over tables; in [0, 1], 0 with all gates
+    open.
+    """
     # sum / numel: torch materialises the gradient of mean() as a full tensor, which is slow for 1,000 rows
     return 1 - torch.stack([torch.sigmoid(alpha).sum() / alpha.numel() for alpha in alphas]).mean()

@@ -1,4 +1,6 @@
-"""The mini-batches of an untraining run, with each image's index in its set; and the original network's logits, cached by that index."""
+"""The mini-batches of an untraining run, with each image's index in its set; and the original network's
+logits, cached by that index.
+"""
 
 from collections.abc import Iterator
 
@@ -55,7 +57,9 @@ def batches_an_epoch(train: Dataset | DataLoader, batch_size: int) -> int:
 
 
 def check_data(name: str, data: Dataset | DataLoader, num_classes: int) -> None:
-    """Raise ``ValueError`` unless there are images and their labels (of a set that is not in memory, the first 64) are in 0..K-1."""
+    """Raise ``ValueError`` unless there are images and their labels (of a set that is not in memory, the
+    first 64) are in 0..K-1.
+    """
     if len(data) == 0:
         raise ValueError(f"{name} holds no images.")
     labels = data.labels if isinstance(data, ImageSet) else next(iter(batches(data, 64)))[1]
@@ -67,7 +71,8 @@ def check_labels(name: str, labels: Tensor, num_classes: int) -> None:
     if low < 0 or high >= num_classes:
         worst = high if high >= num_classes else low
         raise ValueError(
-            f"{name} holds the label {worst}: allowed are 0 to {num_classes - 1}, as the network has {num_classes} outputs."
+            f"{name} holds the label {worst}: allowed are 0 to {num_classes - 1}, as the network has "
+            f"{num_classes} outputs."
         )
 
 
@@ -87,7 +92,9 @@ class OriginalLogits:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, index: Tensor | None = None) -> Tensor:
-        """(n, K), the logits of ``images`` (n, C, H, W), which have the places ``index`` (n,) in their set."""
+        """(n, K), the logits of ``images`` (n, C, H, W), which have the places ``index`` (n,) in their
+        set.
+        """
         if index is None:
             with autocast(images.device, self.bfloat16), self.wf.forgetting(None):
                 return self.wf(images).float()

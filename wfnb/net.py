@@ -1,7 +1,8 @@
-"""WFNet: one frozen network that behaves, for any class chosen at run time, as if it had unlearned that class."""
+"""WFNet: one frozen network that behaves, for any class chosen at run time, as if it had unlearned that
+class.
+"""
 
 import copy
-import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from wfnb import alphafile
 from wfnb.checks import check_choice
 from wfnb.fastpath import FastPath, FoldableNorm
-from wfnb.gating import Choice, Switch
+from wfnb.gating import Choice, Forget, Switch, checked
 from wfnb.layers import WeightFilter, WFConv2d, WFLinear
 from wfnb.wrapping import has_attention, kind_of, layers_to_mask, norms_behind, replace_modules, run_trial
 
@@ -25,27 +26,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Forget", "WFNet", "has_attention"]
 
-Forget = int | set[int] | frozenset[int] | Tensor | None
-
 
 class WFNet(nn.Module):
-    """A trained classifier with a table of gates, one row a class, on the output channels of each masked layer.
+    """A trained classifier with a table of gates, one row a class, on the output channels of each masked
+    layer.
 
-    The network is copied, frozen and kept in eval mode (batch norm and dropout too); ``model`` itself stays as it is. Masked are the
-    convolutions and the ``qkv`` projections, but not the patch embedding of a transformer (paper, "Applications to image
-    architectures"). Only the tables ``alpha`` are trainable. All gates start at sigmoid(3) = 0.95; ``untrain`` fills the rows.
+    The network is copied, frozen and kept in eval mode (batch norm and dropout too); ``model`` itself stays
+    as it is. Masked are the convolutions and the ``qkv`` projections, but not the patch embedding of a
+    transformer (paper, "Applications to image architectures"). Only the tables ``alpha`` are trainable. All
+    gates start at sigmoid(3) = 0.95; ``untrain`` fills the rows.
 
     Args:
         model: A trained classifier: images (B, C, H, W) in, logits (B, K) out.
         num_classes: K.
         class_names: K names; ``"0"`` to ``"K-1"`` by default.
         layers: Names of the layers to mask (convolutions or linear layers), instead of those above.
-        separate_bias: Give biases gates of their own (the paper's two tables), or let one gate serve weight and bias of a channel (the
-            authors' code). By default what works best with recipe ``wfnb``: separate for projections, shared for convolutions.
+        separate_bias: Give biases gates of their own (the paper's two tables), or let one gate serve weight
+            and bias of a channel (the authors' code). By default what works best with recipe ``wfnb``:
+            separate for projections, shared for convolutions.
         example: An image batch (B, C, H, W) to check the network with, where none of the usual sizes fits.
 
     Raises:
-        ValueError: Nothing can be masked, a masked layer is never called, or the network does not give K logits.
+        ValueError: Nothing can be masked, a masked layer is never called, or the network does not give K
+            logits.
     """
 
     def __init__(
@@ -101,17 +104,19 @@ class WFNet(nn.Module):
             {filters[name]: True for name in overwritten},
         )
 
-    # -- choosing what to forget -------------------------------------------------------------------------------
+    # -- choosing what to forget
+    # -------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, forget: Forget = None) -> Tensor:
         """Logits (B, K) of the images ``x`` (B, C, H, W), as if ``forget`` had been unlearned (Algorithm 1).
 
-        Each masked layer takes its chosen row of alpha, scales its weight and bias by the gates, and is applied; the paper then takes the
-        argmax of the logits.
+        Each masked layer takes its chosen row of alpha, scales its weight and bias by the gates, and is
+        applied; the paper then takes the argmax of the logits.
 
         Args:
-            forget: A class; a set of classes (the lowest of their gates, channel by channel); a LongTensor (B,) of one row an image; or
-                ``None``: the class set by ``forgetting()``, else the unmodified network, to the bit.
+            forget: A class; a set of classes (the lowest of their gates, channel by channel); a LongTensor
+                (B,) of one row an image; or ``None``: the class set by ``forgetting()``, else the unmodified
+                network, to the bit.
 
         Raises:
             IndexError: A class is outside 0..K-1.
@@ -134,7 +139,8 @@ class WFNet(nn.Module):
     def forgetting(self, forget: Forget) -> Iterator["WFNet"]:
         """Within the context, ``wf(x)`` is ``wf(x, forget=forget)``, in this thread or asyncio task.
 
-        Contexts nest; the previous choice comes back, also after an exception. A part of ``wf.model`` that is called alone is gated, too.
+        Contexts nest; the previous choice comes back, also after an exception. A part of ``wf.model`` that is
+        called alone is gated, too.
         """
         with self._switch.set(self._choice_of(forget)):
             yield self
@@ -144,7 +150,8 @@ class WFNet(nn.Module):
         """Within the context, ``wf(x)`` applies these gates to all images, whatever the tables hold.
 
         Args:
-            gates: (C_out,) in [0, 1] by the names of ``alphas()``; exact 0 and 1 are allowed. A table that is not named is open (1).
+            gates: (C_out,) in [0, 1] by the names of ``alphas()``; exact 0 and 1 are allowed. A table that is
+                not named is open (1).
 
         Raises:
             ValueError: There is no such table, or its gates are not C_out numbers from 0 to 1.
@@ -156,11 +163,13 @@ class WFNet(nn.Module):
             gate, table = torch.as_tensor(given), tables[name]
             if gate.shape != table[0].shape:
                 raise ValueError(
-                    f"gates of {name!r} must be of shape ({table.shape[1]},), one an output channel, not {tuple(gate.shape)}."
+                    f"gates of {name!r} must be of shape ({table.shape[1]},), one an output channel, not "
+                    f"{tuple(gate.shape)}."
                 )
             if not ((gate >= 0) & (gate <= 1)).all():
                 raise ValueError(
-                    f"gates of {name!r} must be numbers from 0 to 1, not from {float(gate.min())} to {float(gate.max())}."
+                    f"gates of {name!r} must be numbers from 0 to 1, not from {float(gate.min())} to "
+                    f"{float(gate.max())}."
                 )
             chosen[table] = gate.to(table)
         with self._switch.set(self._switch.choice._replace(forget=chosen, fast=None)):
@@ -168,56 +177,19 @@ class WFNet(nn.Module):
 
     @contextmanager
     def combining(self, rule: str) -> Iterator["WFNet"]:
-        """Within the context, the rows of several classes are combined by ``"min"`` (the default) or ``"product"``."""
+        """Within the context, the rows of several classes are combined by ``"min"`` (the default) or
+        ``"product"``.
+        """
         check_choice("rule for several classes", rule, ["min", "product"])
         with self._switch.set(self._switch.choice._replace(combine=rule, fast=None)):
             yield self
 
     def _choice_of(self, forget: Forget) -> Choice:
         """The current choice with these classes or rows instead, checked."""
-        return self._switch.choice._replace(forget=self._checked(forget), fast=None)
+        return self._switch.choice._replace(forget=checked(forget, self.num_classes), fast=None)
 
-    def _checked(self, forget: Forget) -> tuple[int, ...] | Tensor | None:
-        k = self.num_classes
-        if forget is None:
-            return None
-        if isinstance(forget, Tensor) and forget.ndim > 0:
-            if forget.dtype != torch.int64 or forget.ndim != 1:
-                raise TypeError(
-                    f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape {tuple(forget.shape)}."
-                )
-            known = not torch.compiler.is_compiling()  # reading the values would break a compiled step in two
-            low, high = torch.stack(forget.aminmax()).tolist() if known and len(forget) else (0, 0)
-            if not 0 <= low <= high < k:
-                worst = low if low < 0 else high
-                raise IndexError(f"no row {worst}: a class is a whole number from 0 to {k - 1}.")
-            return forget
-        if isinstance(forget, set | frozenset):
-            if not forget:
-                raise ValueError(
-                    "an empty set forgets nothing: give at least one class, or None for the original network."
-                )
-            classes = tuple(sorted({self._checked_class(c) for c in forget}))
-            if len(classes) == k:
-                raise ValueError(f"all {k} classes cannot be forgotten at once: leave at least one.")
-            return classes
-        return (self._checked_class(forget),)
-
-    def _checked_class(self, given: object) -> int:
-        try:
-            if isinstance(given, bool):
-                raise TypeError
-            c = operator.index(given)
-        except TypeError:
-            raise TypeError(
-                "forget must be a class, a set of classes, a LongTensor of one row an image, or None, "
-                f"not {type(given).__name__} {given!r}."
-            ) from None
-        if not 0 <= c < self.num_classes:
-            raise IndexError(f"no class {c}: a class is a whole number from 0 to {self.num_classes - 1}.")
-        return c
-
-    # -- the masked layers and their tables --------------------------------------------------------------------
+    # -- the masked layers and their tables
+    # --------------------------------------------------------------------
 
     @property
     def filters(self) -> dict[str, WeightFilter]:
@@ -227,7 +199,9 @@ class WFNet(nn.Module):
         }
 
     def alphas(self) -> dict[str, nn.Parameter]:
-        """All trainable tables by layer name (``NAME.bias`` for separate bias gates), each with one row a class."""
+        """All trainable tables by layer name (``NAME.bias`` for separate bias gates), each with one row a
+        class.
+        """
         tables = {}
         for name, layer in self.filters.items():
             tables[name] = layer.alpha
@@ -237,7 +211,9 @@ class WFNet(nn.Module):
 
     @torch.no_grad()
     def gates(self, forget: Forget) -> dict[str, Tensor]:
-        """The gates in [0, 1] by the names of ``alphas()``: (C_out,), or (B, C_out) for rows; ones where nothing is forgotten."""
+        """The gates in [0, 1] by the names of ``alphas()``: (C_out,), or (B, C_out) for rows; ones where
+        nothing is forgotten.
+        """
         choice = self._choice_of(forget)
         return {
             name: torch.ones_like(table[0]) if choice.forget is None else choice.gates([table])
@@ -245,7 +221,9 @@ class WFNet(nn.Module):
         }
 
     def gate_tables(self, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The gates of all classes as arrays, (K, C_out) a layer; by default of the first, a middle and the last layer."""
+        """The gates of all classes as arrays, (K, C_out) a layer; by default of the first, a middle and the
+        last layer.
+        """
         tables = self.alphas()
         if layers is None:
             names = [name for name in tables if not name.endswith(".bias")]
@@ -290,21 +268,26 @@ class WFNet(nn.Module):
         return f"<p>{self._headline()}</p>{self.summary().to_html(border=0)}"
 
     def train(self, mode: bool = True) -> "WFNet":
-        """Set the mode of the wrapper alone: the network stays in eval mode, so batch norm and dropout are frozen."""
+        """Set the mode of the wrapper alone: the network stays in eval mode, so batch norm and dropout are
+        frozen.
+        """
         super().train(False)
         self.training = mode
         return self
 
-    # -- plain networks and files ------------------------------------------------------------------------------
+    # -- plain networks and files
+    # ------------------------------------------------------------------------------
 
     def original(self) -> nn.Module:
         """A new plain copy of the original network."""
         return self._unwrapped(lambda layer: layer.base)
 
     def merge(self, forget: Forget) -> nn.Module:
-        """A new plain module that behaves as ``wf(x, forget=forget)``, with the module tree and state-dict keys of the original.
+        """A new plain module that behaves as ``wf(x, forget=forget)``, with the module tree and state-dict
+        keys of the original.
 
-        Weights and biases are scaled per output channel; nothing of wfnb remains, and this network stays as it is. The class is
+        Weights and biases are scaled per output channel; nothing of wfnb remains, and this network stays as
+        it is. The class is
         scaled down, not erased: a scaled weight can be scaled back unless its gate is exactly 0.
 
         Raises:
@@ -326,7 +309,8 @@ class WFNet(nn.Module):
         return copied.model
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the tables to a safetensors file, with what ``load`` needs to recognise the network; complete or not at all.
+        """Write the tables to a safetensors file, with what ``load`` needs to recognise the network; complete
+        or not at all.
 
         Raises:
             FileNotFoundError: The folder does not exist.
@@ -352,13 +336,15 @@ class WFNet(nn.Module):
         """Wrap ``model`` with the tables of a file that ``save`` wrote.
 
         Args:
-            model: The network that the tables were trained on. Other weights of the same architecture get a warning.
+            model: The network that the tables were trained on. Other weights of the same architecture get a
+                warning.
             class_names: Compared with the file's, if given.
             example: As for ``WFNet``.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: ``save`` did not write the file, or it was made for another architecture or other classes.
+            ValueError: ``save`` did not write the file, or it was made for another architecture or other
+                classes.
         """
         path = Path(path)
         if not isinstance(model, nn.Module):
@@ -380,7 +366,8 @@ class WFNet(nn.Module):
             if name not in tables or tables[name].shape != table.shape:
                 found = tuple(tables[name].shape) if name in tables else "none"
                 raise ValueError(
-                    f"{path} is damaged: the table of {name!r} must be of shape {tuple(table.shape)}, not {found}."
+                    f"{path} is damaged: the table of {name!r} must be of shape {tuple(table.shape)}, not "
+                    f"{found}."
                 )
         if about["weights_sha256"] != alphafile.digest(model):
             warnings.warn(

@@ -1,44 +1,64 @@
-"""Settings: how an original is trained, and how it is untrained (as the paper prints it, as the authors' code has it, and ours)."""
+"""Settings: how an original is trained, and how it is untrained (as the paper prints it, as the authors' code
+does it, and ours).
+"""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Self
 
 from wfnb.checks import check_choice, check_type
 
 __all__ = ["RECIPES", "Recipe", "Training", "named_recipe"]
 
 
-def _check_types(settings: object, what: str) -> None:
-    for field in fields(settings):
-        object.__setattr__(
-            settings,
-            field.name,
-            check_type(f"{what} {field.name!r}", getattr(settings, field.name), field.default),
-        )
+class _Settings:
+    """Settings of checked types, which can be changed by name."""
 
+    _what = "setting"
 
-def _changed(settings, changes: dict[str, object], what: str):
-    for name in changes:
-        check_choice(what, name, asdict(settings))
-    return replace(settings, **changes)
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = check_type(f"{self._what} {field.name!r}", getattr(self, field.name), field.default)
+            object.__setattr__(self, field.name, value)
+
+    def changed(self, settings: Mapping[str, object]) -> Self:
+        """These settings with some replaced.
+
+        Raises:
+            ValueError, TypeError: A name is unknown, or a value is not allowed.
+        """
+        for name in settings:
+            check_choice(self._what, name, asdict(self))
+        return replace(self, **settings)
+
+    def _check_least(self, least: Mapping[str, float]) -> None:
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{self._what} {name!r} must be {value} or more, not {getattr(self, name)}.")
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(_Settings):
     """How an original is trained.
 
     Attributes:
         epochs: Passes over the training split.
-        lr: The highest learning rate, reached after ``warmup`` of the steps and then lowered linearly to zero.
+        lr: The highest learning rate: linear warm-up over the share ``warmup`` of the steps, then linear
+            decay to zero.
         optimizer: ``"sgd"`` (Nesterov momentum 0.9) or ``"adamw"``.
         weight_decay: Not applied to biases and norms.
         label_smoothing: Share of the target spread over all classes.
         crop: Pixels by which a training image may be shifted.
-        patch_dropout: Share of the patches that a transformer does not see of a training image, drawn anew each time (Liu et al., 2023).
-        bfloat16: Compute in bfloat16 on a CPU as well (on a GPU always): where the processor has it, ResNet-20 on CIFAR-10 takes two
-            thirds of the time; thin networks on small images gain nothing.
-        compiled: Compile the step with ``torch.compile``: half a minute or more before the first step, and then quicker ones; on a GPU, which
-            waits for small kernels to be launched, two to four times as quick. ``wfnb bench`` measures after how many steps that pays.
+        patch_dropout: Share of a transformer's patches left out of each training image, drawn anew each time
+            (Liu et al., 2023).
+        bfloat16: Compute in bfloat16 on a CPU, too (always on a GPU). Where the processor supports it,
+            ResNet-20 on CIFAR-10 takes two thirds of the time; thin networks on small images gain nothing.
+        compiled: Compile the step with ``torch.compile``. The first step takes half a minute or more; later
+            steps are faster, on a GPU two to four times (small kernels are launch-bound there). ``wfnb
+            bench`` measures after how many steps it pays.
     """
+
+    _what = "training setting"
 
     epochs: int = 24
     batch_size: int = 128
@@ -53,51 +73,50 @@ class Training:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self, "training setting")
+        super().__post_init__()
         check_choice("training setting optimizer", self.optimizer, ["sgd", "adamw"])
-        for name, least in {"epochs": 1, "batch_size": 1, "crop": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"training setting {name!r} must be {least} or more, not {getattr(self, name)}."
-                )
+        self._check_least({"epochs": 1, "batch_size": 1, "crop": 0})
         if not 0 <= self.patch_dropout < 1:
             raise ValueError(
                 f"training setting 'patch_dropout' must be 0 or more and below 1, not {self.patch_dropout}."
             )
 
-    def changed(self, settings: dict[str, object]) -> "Training":
-        """These settings with some replaced; ``ValueError`` or ``TypeError`` where one is unknown or not allowed."""
-        return _changed(self, settings, "training setting")
-
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(_Settings):
     """The settings of one untraining run. The defaults are ours.
 
     Attributes:
-        lambda0, lambda1, lambda2: Weights of the retaining loss, the unlearning term and the regulariser (Eq. 3).
-        unlearning: ``"mean_of_reciprocals"`` or ``"reciprocal_of_mean"`` of the forgetting images' losses (``wfnb.losses``).
+        lambda0, lambda1, lambda2: Weights of the retaining loss, the unlearning term and the regulariser (Eq.
+            3).
+        unlearning: ``"mean_of_reciprocals"`` or ``"reciprocal_of_mean"`` of the forgetting images' losses
+            (``wfnb.losses``).
         eps: Added to each loss before its reciprocal.
         squared: Square ``lambda0 * L_r``.
-        retain_on: What retaining images are held to: their ``"labels"``, as in the paper, or what the ``"original"`` network says of them
-            without the class to forget (``wfnb.losses.without_class``), which takes one more forward pass, of each image of an ``ImageSet``
-            once. ``wfnb bench`` compares the two.
-        chi: How often each retaining image stands in a step (label expansion).
+        retain_on: The target of retaining images: their ``"labels"``, as in the paper, or the ``"original"``
+            network's softmax without the class to forget (``wfnb.losses.without_class``). That takes one more
+            forward pass a retaining image, cached for an ``ImageSet``.
+        chi: Copies of each retaining image in a step (label expansion).
         batch_size: B images a step, half to forget and half to retain.
         optimizer: ``"sgd"`` (plain) or ``"adam"``.
-        beta2: Adam's decay of squared gradients: the first steps, whose forgetting images are all still known, have by far the largest.
+        beta2: Adam's decay of squared gradients. The first steps have by far the largest gradients: all
+            forgetting images are still known.
         lr: Learning rate of alpha; ``decay`` lowers it linearly to zero over ``steps``.
         start: The value of every alpha before the first step.
         clamp: alpha is clipped to [-clamp, clamp] after each step; 0 for no clipping.
-        steps: At most so many steps.
+        steps: The largest number of steps.
         check_every: Steps between two checks on validation data; 0 for five checks an epoch.
         patience: Checks without a better score after which the run stops.
-        stop_on: What is best on the validation images: the lowest ``"loss"``; the highest ``"accuracy"``, 0.5 * (Acc_r + 1 - Acc_f); or the
-            highest ``"probability"``, the same with the mean softmax probability of the true class in the place of either accuracy, which
-            tells rows apart where a few hundred images tie in accuracy.
-        separate_bias: Whether the biases have gates of their own; used where a network is wrapped for this recipe.
+        stop_on: What is best on the validation images: the lowest ``"loss"``; the highest ``"accuracy"``, 0.5
+            * (Acc_r + 1 - Acc_f); or the highest ``"probability"``, the same with the mean softmax
+            probability of the true class in place of each accuracy: it still differs where a few hundred
+                images tie in accuracy.
+        separate_bias: Whether biases have gates of their own; used where a network is wrapped for this
+            recipe.
         bfloat16, compiled: As in ``Training``.
     """
+
+    _what = "recipe setting"
 
     name: str = "wfnb"
     lambda0: float = 1.0
@@ -124,18 +143,14 @@ class Recipe:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        _check_types(self, "recipe setting")
+        super().__post_init__()
         check_choice(
             "recipe setting unlearning", self.unlearning, ["mean_of_reciprocals", "reciprocal_of_mean"]
         )
         check_choice("recipe setting retain_on", self.retain_on, ["labels", "original"])
         check_choice("recipe setting optimizer", self.optimizer, ["sgd", "adam"])
         check_choice("recipe setting stop_on", self.stop_on, ["loss", "accuracy", "probability"])
-        for name, least in {"chi": 1, "batch_size": 2, "steps": 1, "patience": 1, "check_every": 0}.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"recipe setting {name!r} must be {least} or more, not {getattr(self, name)}."
-                )
+        self._check_least({"chi": 1, "batch_size": 2, "steps": 1, "patience": 1, "check_every": 0})
         for name in ("lambda0", "lambda1", "lambda2", "eps", "clamp"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(
@@ -146,36 +161,36 @@ class Recipe:
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"recipe setting 'lr' must be a number above 0, not {self.lr}.")
 
-    def changed(self, settings: dict[str, object]) -> "Recipe":
-        """This recipe with some settings replaced; ``ValueError`` or ``TypeError`` where one is unknown or not allowed."""
-        return _changed(self, settings, "recipe setting")
 
-
-# as printed: Eq. 3 sums 1 / L_f; eps only keeps the reciprocal of a loss that float32 rounds to 0 finite
+# as printed: Eq. 3 sums 1 / L_f; eps keeps the reciprocal finite where float32 rounds a loss to 0
 _PAPER = Recipe(
-    "paper", lambda1=10.0, lambda2=1.0, eps=1e-8, retain_on="labels", optimizer="sgd", lr=100.0, decay=False, steps=5000, check_every=0,
-    patience=10, stop_on="loss", separate_bias=True, chi=3,
+    "paper", lambda1=10.0, lambda2=1.0, eps=1e-8, retain_on="labels", chi=3, optimizer="sgd", lr=100.0,
+    decay=False, steps=5000, check_every=0, patience=10, stop_on="loss", separate_bias=True,
 )  # fmt: skip
 # as in the authors' repository; its regulariser carries no gradient for convolutions, hence lambda2 = 0 there
 _AUTHOR = Recipe(
-    "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True, retain_on="labels", chi=5, optimizer="sgd", lr=100.0,
-    decay=False, clamp=3.0, steps=5000, check_every=0, patience=10, stop_on="accuracy",
+    "author", lambda1=10.0, lambda2=0.0, unlearning="reciprocal_of_mean", eps=1e-8, squared=True,
+    retain_on="labels", chi=5, optimizer="sgd", lr=100.0, decay=False, clamp=3.0, steps=5000, check_every=0,
+    patience=10, stop_on="accuracy",
 )  # fmt: skip
-# ours; qkv gates reach less of a network: biases have their own, they start half open and take a longer way
+# ours; qkv gates act on less of a network: biases have gates of their own, which start half open and train
+# longer
 _OURS = Recipe()
-_OURS_ATTENTION = replace(
-    _OURS, lambda1=0.2, lambda2=0.01, eps=0.6, lr=0.3, start=0.0, steps=450, check_every=75, separate_bias=True
+_OURS_ATTENTION = _OURS.changed(
+    {"lambda1": 0.2, "lambda2": 0.01, "eps": 0.6, "lr": 0.3, "start": 0.0, "steps": 450, "check_every": 75,
+     "separate_bias": True}
 )  # fmt: skip
 # name: (for convolutions, for attention)
 RECIPES = {
-    "paper": (_PAPER, replace(_PAPER, lambda1=100.0)),
-    "author": (_AUTHOR, replace(_AUTHOR, lambda1=100.0, lambda2=1.0)),
+    "paper": (_PAPER, _PAPER.changed({"lambda1": 100.0})),
+    "author": (_AUTHOR, _AUTHOR.changed({"lambda1": 100.0, "lambda2": 1.0})),
     "wfnb": (_OURS, _OURS_ATTENTION),
 }
 
 
 def named_recipe(recipe: str | Recipe, attention: bool = False) -> Recipe:
-    """The recipe of that name (a ``Recipe`` passes through), in the form for attention projections where asked.
+    """The recipe of that name, in its form for convolutions or for attention projections; a ``Recipe`` is
+    returned as it is.
 
     Raises:
         ValueError: The name is unknown.

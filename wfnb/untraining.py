@@ -1,6 +1,8 @@
-"""One untraining run fills all rows of a WFNet (paper, "Training"): Eq. 3 with label expansion, on the tables ``alpha`` alone.
+"""One untraining run fills all rows of a WFNet (paper, "Training"): Eq. 3 with label expansion, on the tables
+``alpha`` alone.
 
-Read ``untrain`` first (the loop), then ``untraining_step`` (one step of descent) and ``wfnb.losses`` (Eq. 3, label expansion).
+Read ``untrain`` first (the loop), then ``untraining_step`` (one step of descent) and ``wfnb.losses`` (Eq. 3,
+label expansion).
 """
 
 from collections.abc import Callable
@@ -32,7 +34,9 @@ __all__ = [
 
 
 class NotFiniteError(ValueError):
-    """The loss became NaN or infinite. The best rows so far are in the network; ``history`` holds the checks so far."""
+    """The loss became NaN or infinite. The best rows so far are in the network; ``history`` holds the checks
+    so far.
+    """
 
     def __init__(self, message: str, history: "pd.DataFrame") -> None:
         super().__init__(message)
@@ -50,31 +54,35 @@ def untrain(
 ) -> "pd.DataFrame":
     """Fill all rows of ``wf`` in one run, and leave in it those that did best on the validation images.
 
-    A step takes a mini-batch, forgets its first half under each image's own row, and retains its second half under ``chi`` random other
-    rows (``wfnb.losses``). Only the tables are trained, from ``recipe.start`` on, whatever they held before; the network stays frozen.
-    Ctrl-C ends the run and keeps the best rows so far.
+    A step takes a mini-batch, forgets its first half under each image's own row, and retains its second half
+    under ``chi`` random other rows (``wfnb.losses``). Only the tables are trained, from ``recipe.start`` on,
+    whatever they held before; the network stays frozen. Ctrl-C ends the run and keeps the best rows so far.
 
     Args:
-        train: Images and labels to untrain on: a map-style data set of (image tensor, int label), or a loader of shuffled batches.
-        val: Held-out images for early stopping and the choice of the best rows, never the test set. At most 1,000 are used, or a whole
-            loader.
+        train: Images and labels to untrain on: a map-style data set of (image tensor, int label), or a loader
+            of shuffled batches.
+        val: Held-out images for early stopping and the choice of the best rows, never the test set. At most
+            1,000 are used, or a whole loader.
         recipe: ``"wfnb"`` (ours), ``"paper"``, ``"author"``, or a ``wfnb.Recipe``.
         seed: Fixes the order of the images and the rows drawn.
         progress: Show a bar with the losses, Acc_r, Acc_f and the time left.
 
     Returns:
-        A data frame (drawn by ``wfnb.figures.history_curves``), one row a check, indexed by step: the loss and its parts, averaged over the
-        training batches since the last check; and on the validation images the loss, Acc_r, Acc_f, and the mean probability of the true
-        class under another row (p_r) and its own (p_f), all in [0, 1]. ``attrs``: ``recipe``, ``stopped`` (why the run ended),
-        ``best_step``, ``seconds``.
+        A data frame (drawn by ``wfnb.figures.history_curves``), one row a check, indexed by step: the loss
+        and its parts, averaged over the training batches since the last check; and on the validation images
+        the loss, Acc_r, Acc_f, and the mean probability of the true class under another row (p_r) and its own
+        (p_f), all in [0, 1]. ``attrs``: ``recipe``, ``stopped`` (why the run ended), ``best_step``,
+        ``seconds``.
 
     Raises:
-        ValueError: An unknown recipe, a label outside 0..K-1, no images, or no compiler where the recipe has compiled steps.
+        ValueError: An unknown recipe, a label outside 0..K-1, no images, or no compiler where the recipe has
+            compiled steps.
         NotFiniteError: The loss became NaN or infinite (a ``ValueError``); the best rows so far are kept.
     """
     if not isinstance(wf, WFNet):
         raise TypeError(
-            f"untrain fills the rows of a WFNet, not of a {type(wf).__name__}: wrap the network with wfnb.WFNet first."
+            f"untrain fills the rows of a WFNet, not of a {type(wf).__name__}: wrap the network with "
+            "wfnb.WFNet first."
         )
     recipe = named_recipe(recipe, wf.attention)
     for name, data in (("train", train), ("val", val)):
@@ -122,7 +130,8 @@ def untrain(
     except FloatingPointError as error:
         history = checks.finish(f"not finite at step {step}")
         raise NotFiniteError(
-            f"{error} at step {step} of {recipe.steps} (recipe {recipe.name!r}): the rows of step {checks.best_step} are kept; "
+            f"{error} at step {step} of {recipe.steps} (recipe {recipe.name!r}): the rows of step "
+            f"{checks.best_step} are kept; "
             "check the images for NaN, or lower lr or lambda1.",
             history,
         ) from None
@@ -154,8 +163,10 @@ def untraining_step(
     Args:
         images, labels: (B, C, H, W) and (B,).
         generator: Draws the rows of retaining images; a CPU generator.
-        original: The original network's logits, cached by ``index``; computed anew by default (``Recipe.retain_on``).
-        index: (B,), the places of the images in a set whose labels were checked. Without it the labels are checked here.
+        original: The original network's logits, cached by ``index``; computed anew by default
+            (``Recipe.retain_on``).
+        index: (B,), the places of the images in a set whose labels were checked. Without it the labels are
+            checked here.
         terms_of: ``batch_terms`` (the default), or the same compiled.
 
     Returns:

@@ -1,7 +1,8 @@
 """Which layers of a network are masked, and the checks that a gate there has the effect it should have.
 
-A trial batch of two images runs through the bare network. Each layer to mask must be called, once an image, and depend linearly on its
-weight. A network that reads the weight itself, or normalises it, is refused: its gates would have no effect.
+A trial batch of two images runs through the bare network. Each layer to mask must be called, once an image,
+and depend linearly on its weight. A network that reads the weight itself, or normalises it, is refused: its
+gates would have no effect.
 """
 
 import math
@@ -39,18 +40,21 @@ def layers_to_mask(model: nn.Module, layers: Sequence[str] | None) -> dict[str, 
     """The layers to mask by name: the convolutions and ``qkv`` projections, or those named in ``layers``.
 
     Raises:
-        ValueError: There are none, a name is no convolution or linear layer, or a layer computes its weight from other parameters.
+        ValueError: There are none, a name is no convolution or linear layer, or a layer computes its weight
+            from other parameters.
     """
     found = _default_layers(model) if layers is None else _named_layers(model, layers)
     if not found:
         raise ValueError(
-            f"nothing can be masked in {type(model).__name__}: it has no convolution (outside a patch embedding) and no linear layer "
+            f"nothing can be masked in {type(model).__name__}: it has no convolution (outside a patch "
+            "embedding) and no linear layer "
             "called 'qkv'; name the layers to mask with layers=[...]."
         )
     for name, module in found.items():
         if "weight" not in module._parameters:  # `merge` replaces the weight by the masked one
             raise ValueError(
-                f"{name!r} computes its weight from other parameters (weight or spectral norm?): make it plain first, with "
+                f"{name!r} computes its weight from other parameters (weight or spectral norm?): make it "
+                "plain first, with "
                 "torch.nn.utils.parametrize.remove_parametrizations, or leave it out with layers=[...]."
             )
     return found
@@ -82,7 +86,9 @@ def _named_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modul
 
 
 def norms_behind(model: nn.Module, found: Mapping[str, nn.Module]) -> dict[str, nn.BatchNorm2d]:
-    """By layer name, the batch norm that alone takes the layer's output; none where torch.fx cannot trace the network."""
+    """By layer name, the batch norm that alone takes the layer's output; none where torch.fx cannot trace the
+    network.
+    """
     if not any(type(module) is nn.BatchNorm2d for module in model.modules()):
         return {}
     from torch.fx import Tracer
@@ -131,11 +137,13 @@ class _Trial:
         plain = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear
         if len(x) != self.batch:
             self.problems.append(
-                f"{name!r} sees {len(x)} inputs for {self.batch} images (windowed attention?), so no row can be told"
+                f"{name!r} sees {len(x)} inputs for {self.batch} images (windowed attention?), so no row "
+                "can be told"
             )
         elif type(module).forward is not plain.forward and not _scales_linearly(module, x):
             self.problems.append(
-                f"{name!r} ({type(module).__name__}) normalises its own weight, so a gate on it would have no effect"
+                f"{name!r} ({type(module).__name__}) normalises its own weight, so a gate on it would have "
+                "no effect"
             )
 
     def keep(self, name: str, output: Tensor) -> None:
@@ -157,7 +165,8 @@ def run_trial(
         The layers whose output, or that of the batch norm behind, is changed in place by the next operation.
 
     Raises:
-        ValueError: The network cannot be run, does not give (B, K) logits, or has a layer whose gates would have no effect.
+        ValueError: The network cannot be run, does not give (B, K) logits, or has a layer whose gates would
+            have no effect.
     """
     trial, handles = _Trial(), []
     for name, module in found.items():
@@ -176,12 +185,14 @@ def run_trial(
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != num_classes:
         gives = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"num_classes is {num_classes}, but {type(model).__name__} gives logits of {gives}: they must be (B, {num_classes})."
+            f"num_classes is {num_classes}, but {type(model).__name__} gives logits of {gives}: they must "
+            f"be (B, {num_classes})."
         )
     silent = [name for name in found if name not in trial.called]
     if silent:
         raise ValueError(
-            f"{len(silent)} of {len(found)} layers to mask never fire, {silent[0]!r} first: {type(model).__name__} does not call them (it may "
+            f"{len(silent)} of {len(found)} layers to mask never fire, {silent[0]!r} first: "
+            f"{type(model).__name__} does not call them (it may "
             "read their weights itself), so gates there would do nothing; leave them out with layers=[...]."
         )
     if trial.problems:
@@ -199,7 +210,8 @@ def _trial_logits(model: nn.Module, example: Tensor | None, trial: _Trial) -> ob
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise ValueError(
-        f"{type(model).__name__} could not be run on a trial batch ({reason}): give example=, a batch of images that it takes."
+        f"{type(model).__name__} could not be run on a trial batch ({reason}): give example=, a batch of "
+        "images that it takes."
     )
 
 
@@ -223,7 +235,9 @@ def _trial_batches(model: nn.Module, example: Tensor | None) -> Iterator[Tensor]
 
 
 def _scales_linearly(layer: nn.Module, x: Tensor) -> bool:
-    """Whether half the weight and half the bias give half the output (not so where a layer standardises its own weight)."""
+    """Whether half the weight and half the bias give half the output (not so where a layer standardises its
+    own weight).
+    """
     from torch.func import functional_call
 
     halves = {"weight": layer.weight / 2} | ({"bias": layer.bias / 2} if layer.bias is not None else {})
