@@ -1,6 +1,5 @@
 """``wfnb status`` and ``wfnb reproduce``, and the graph behind them."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -141,24 +140,3 @@ def test_modules_of_the_steps_exist():
     for step in STEPS.values():
         for module in step.modules:
             assert (Path(wfnb.__file__).parent / f"{module}.py").is_file(), module
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
-def test_the_benchmark_starts_anew_with_the_memory_that_kernels_keep(monkeypatch):
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    seen = []
-
-    def started(program, arguments):
-        seen.append((arguments[1:], os.environ["MALLOC_TRIM_THRESHOLD_"]))
-        raise ValueError("a new process is here now")
-
-    monkeypatch.setattr(os, "execv", started)
-    assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2
-    assert seen == [(["-m", "wfnb.cli", "bench", "--device", "cpu", "--repeats", "3"], str(2**28))]
-    monkeypatch.setattr(
-        "wfnb.bench.measure.measure", lambda device, scale: started(None, ["", scale.repeats])
-    )
-    assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2  # once
-    assert seen[1][0] == [3]

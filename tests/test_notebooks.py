@@ -240,16 +240,16 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     """Measured for each finished run; here all gates count as closed, which changes predictions as well."""
     import torch
 
-    from wfnb.bench import measure as bench
-    from wfnb.bench import results as bench_results
+    from wfnb.bench import pruning, results
+    from wfnb.bench.goals import SMOKE, Scale
     from wfnb.evaluation.pruning import prune
     from wfnb.reproduction import runs
 
     pruned = {}
     monkeypatch.setattr(
-        bench, "prune", lambda wf, c, images: pruned.setdefault(c, prune(wf, c, images, below=0.99))
+        pruning, "prune", lambda wf, c, images: pruned.setdefault(c, prune(wf, c, images, below=0.99))
     )
-    (row,) = bench.pruned_rows(bench.SMOKE, torch.device("cpu"))
+    (row,) = pruning.pruned_rows(SMOKE, torch.device("cpu"))
     run = runs.Run(cell("untrain", recipe="wfnb"), torch.device("cpu"))
     wf, images = run.wfnet(), run.data.test.all()[0]
     size, count = sum(p.numel() for p in run.original().parameters()), len(pruned)
@@ -263,10 +263,8 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     assert row["removed_pct"] > 10
     assert row["same_predictions_pct"] == pytest.approx(10 * sum(same))
     assert [len(epochs) for epochs in row["relearn_epochs"].values()] == [2, 2]
-    assert (
-        bench.pruned_rows(bench.Scale(), torch.device("cpu")) == []
-    )  # of other presets, of which nothing ran
-    table = bench_results.pruned_table({"rows": [row]})
+    assert pruning.pruned_rows(Scale(), torch.device("cpu")) == []  # of other presets, of which nothing ran
+    table = results.pruned_table({"rows": [row]})
     assert table.loc[row["network"], "weights removed, %"] == round(row["removed_pct"], 1)
 
 

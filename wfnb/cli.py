@@ -13,7 +13,6 @@ from wfnb.reproduction.cells import STEPS, Cell, graph
 from wfnb.reproduction.notebooks import (
     check_parameters,
     declared_parameters,
-    keep_memory,
     papermill,
     parse_parameter,
     run_cell,
@@ -191,33 +190,16 @@ def _bench(options: argparse.Namespace) -> int:
     from wfnb.device import as_device
 
     device = as_device(options.device)
-    if (
-        keep_memory() and sys.platform == "linux"
-    ):  # measure as kernels compute: only a process that starts with the settings has them
-        os.execv(
-            sys.executable,
-            [
-                sys.executable,
-                "-m",
-                "wfnb.cli",
-                "bench",
-                "--device",
-                options.device,
-                "--repeats",
-                str(options.repeats),
-            ],
-        )
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts the memory, talks much
-    from wfnb.bench import measure as bench
-    from wfnb.bench import results as bench_results
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler, which measures memory
+    from wfnb.bench import results
+    from wfnb.bench.goals import Scale
+    from wfnb.bench.measure import measure
 
-    found = bench.measure(device, bench.Scale(repeats=options.repeats))
-    path = bench_results.keep(found)
-    ratios, costs = (
-        bench_results.ratios_table(found).to_string(),
-        bench_results.costs_table(found).to_string(float_format="%.2f"),
-    )
-    print(f"{ratios}\n* beyond the goal\n\n{costs}\n-> {path}")
+    found = measure(device, Scale(repeats=options.repeats))
+    path = results.keep(found)
+    ratios = results.ratios_table(found).to_string()
+    costs = results.costs_table(found).to_string(float_format="%.2f")
+    print(f"{ratios}\n* goal missed\n\n{costs}\n-> {path}")
     return 0
 
 
