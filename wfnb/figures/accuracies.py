@@ -88,8 +88,8 @@ def table1_figure(table: pd.DataFrame) -> Figure:
     """Acc_r (left, higher is better) and Acc_f (right, lower is better) per method, one marker per network.
 
     Args:
-        table: Columns ``dataset``, ``arch``, ``method``, ``recipe``, ``seeds``, ``acc_r_pct`` and ``acc_f_pct``;
-            rows with 0 seeds are left out.
+        table: Columns ``dataset``, ``arch``, ``method``, ``recipe``, ``seeds``, ``acc_r_pct``, ``acc_f_pct``.
+            Rows with 0 seeds are left out.
     """
     labels = [f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)]
     table = table.assign(label=labels)

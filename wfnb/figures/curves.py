@@ -66,7 +66,7 @@ def insertion_curves(curves: pd.DataFrame, axes: np.ndarray | None = None) -> np
     """Insertion (left) and deletion (right), on images of the forgotten class (top) and of others (bottom).
 
     Args:
-        curves: As in ``InsertionDeletion.curves``. The mean over classes is drawn, and one standard deviation.
+        curves: As in ``InsertionDeletion.curves``. Drawn are mean and standard deviation over classes.
         axes: (2, 2) matplotlib axes; a new figure by default.
     """
     axes = axes_or_new(axes, (8, 5.6), 2, 2, sharex=True, sharey=True)

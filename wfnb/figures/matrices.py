@@ -130,7 +130,7 @@ def filter_graph(
     """Filters that several classes share: a bipartite graph, and beside it the gates of these filters.
 
     Args:
-        shared: Filter to the classes that share it, of at most ten (``wfnb.evaluation.filters.shared_filters``).
+        shared: Filter to the classes that share it, ten at most (``wfnb.evaluation.filters.shared_filters``).
         gates: (K, C), the gates of the layer; a dot marks the filters shared by a class.
         names: (C,), the name of each filter.
         most: The largest number of filters to draw; those of the most classes are kept.
