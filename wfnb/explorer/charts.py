@@ -56,10 +56,9 @@ def confusions(look: Lookups, outcome: Outcome) -> tuple[str, str]:
     label = "difference of the confusion matrices"
     difference = _matrix(after - before, "vlag", -100, "{:+.0f}", names, outcome.classes, label)
     note = "Rows: true class. Columns: predicted class. Percent of the true class; 0 is left blank."
-    change = "Percentage points, after minus before; 0 is left blank."
-    return section("Confusion matrix, after", note, matrix), section(
-        "Its change from before", change, difference
-    )
+    after_html = section("Confusion matrix, after", note, matrix)
+    note = "Percentage points, after minus before; 0 is left blank."
+    return after_html, section("Confusion matrix, change", note, difference)
 
 
 def _matrix(

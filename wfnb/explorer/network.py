@@ -44,19 +44,14 @@ class Explorer(Panel):
         self._progress = WidgetBar()
         self.look = lookups or Lookups(wf, data, random_model)
         self.look.bar = self._progress
-        self._own: tuple | None = (
-            None  # an uploaded image: its logits as a function of classes, pixels, notes
-        )
+        self._own: tuple | None = None  # of the uploaded image: function from classes to logits, input, notes
         self._make_controls(data.class_names, list(wf.filters))
-        self._stops, self._numbers, self._grid = (
-            _html("wfnb-stops"),
-            _html("wfnb-numbers"),
-            _html("wfnb-grid"),
+        # explorer.js and the tests find these three by name
+        self._numbers, self._grid, self._uploaded = map(
+            _html, ("wfnb-numbers", "wfnb-grid", "wfnb-upload-note")
         )
-        self._uploaded = _html("wfnb-upload-note")
-        self._bars, self._curve, self._matrix, self._difference, self._gates, self._filters = (
-            w.HTML() for _ in range(6)
-        )
+        self._stops, self._bars, self._curve, self._gates, self._filters = (w.HTML() for _ in range(5))
+        self._matrix, self._difference = w.HTML(), w.HTML()
         self._arrange(data.class_names)
         self._show()
 
