@@ -1,9 +1,10 @@
-"""The explorer in a real browser: headless Chromium against JupyterLab and against the web page that ``wfnb app`` serves.
+"""The explorer in headless Chromium: in JupyterLab, and as the web page of ``wfnb app``.
 
     pytest -m slow tests/test_browser.py
 
-$WFNB_BROWSER_RUNS names a runs folder to copy the quick digits runs of resnet18 and vit_t from (made here where they are missing, in minutes),
-$WFNB_SHOTS a folder for the screenshots, $CHROMIUM the browser (default /usr/bin/chromium).
+Environment: $WFNB_BROWSER_RUNS is a runs folder with the quick digits runs of resnet18 and vit_t (by default
+they are made here, in minutes), $WFNB_SHOTS a folder for screenshots, $CHROMIUM the browser (default
+/usr/bin/chromium).
 """
 
 import json
@@ -32,8 +33,8 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="no Chromium")]
 
 ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 RESNET = Cell("untrain", "quick", "digits", "resnet18", recipe="wfnb")
 VIT = replace(RESNET, arch="vit_t")
@@ -56,7 +57,7 @@ def runs_path(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def runs_folder(runs_path, monkeypatch):
-    """The runs that the pages show, instead of a folder of each test's own."""
+    """All tests of this module share the runs that the pages show."""
     monkeypatch.setenv("WFNB_RUNS", str(runs_path))
     return runs_path
 
@@ -109,8 +110,9 @@ def lab(runs_path, tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("lab"), free_port("127.0.0.1", 18966)
     shutil.copy(notebooks_folder() / "07_explorer.ipynb", folder)
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", f"--ServerApp.root_dir={folder}",
-        "--IdentityProvider.token=", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
+        f"--ServerApp.root_dir={folder}", "--IdentityProvider.token=", "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     own = {
         f"JUPYTER{name}_DIR": str(folder / f".{name}")
@@ -130,7 +132,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A new visitor; the test fails where the browser's console holds an error."""
+    """A new visitor's page; the test fails if the browser's console has an error."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page, errors = context.new_page(), []
     page.on(
@@ -156,11 +158,11 @@ def opened_in_lab(page, address: str):
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=PATIENCE)
     cells = json.loads((notebooks_folder() / "07_explorer.ipynb").read_text())["cells"]
     last = max(i for i, cell in enumerate(cells) if "page" in cell["metadata"].get("tags", []))
-    page.get_by_text(re.compile(r"\| Idle")).wait_for(timeout=PATIENCE)  # the kernel is there
+    page.get_by_text(re.compile(r"\| Idle")).wait_for(timeout=PATIENCE)  # the kernel has started
     page.locator(".jp-NotebookPanel .jp-Cell").first.click()
     for _ in range(
         last + 1
-    ):  # not all cells: JupyterLab would scroll to the last one, and take the page out of sight
+    ):  # not all cells: JupyterLab would scroll to the last one, away from the explorer
         page.keyboard.press("Shift+Enter")
     page.wait_for_selector(".wfnb-numbers .tiles", timeout=PATIENCE)
     return page
@@ -171,7 +173,7 @@ def slider(page, name: str = "Forget the class"):
 
 
 def numbers(page, forgotten: str, share: float = 0) -> dict[str, float]:
-    """The numbers in the page, once it shows what was chosen."""
+    """The numbers in the page, after it shows the chosen classes and share."""
     page.wait_for_selector(f'.tiles[data-forgotten="{forgotten}"][data-share^="{share}"]', timeout=PATIENCE)
     return {
         t.get_attribute("data-metric"): float(t.get_attribute("data-value"))
@@ -195,9 +197,8 @@ def keyboard_and_mouse(page) -> None:
     check_class(page, RESNET, 3)
     assert page.locator(".grid .changed").count() >= 1
     box = page.locator(".wfnb-explorer .noUi-target").first.bounding_box()
-    page.mouse.click(
-        box["x"] + box["width"] * 8 / 10, box["y"] + box["height"] / 2
-    )  # none, 0, ... 7: the ninth of eleven stops
+    # the ninth of eleven stops (none, 0, ... 9) is class 7
+    page.mouse.click(box["x"] + box["width"] * 8 / 10, box["y"] + box["height"] / 2)
     check_class(page, RESNET, 7)
 
 
@@ -243,14 +244,14 @@ def uploads(page, folder: Path) -> None:
     sync_api.expect(note).to_contain_text("The file has 100 MB", timeout=PATIENCE)
     odd = {
         "dot.png": (Image.new("L", (1, 1)), "1 x 1 pixels: at least"),
-        "alpha.png": (Image.new("RGBA", (32, 32), (255, 0, 0, 128)), "transparent parts laid on white"),
+        "alpha.png": (Image.new("RGBA", (32, 32), (255, 0, 0, 128)), "transparent parts filled with white"),
         "print.jpg": (Image.new("CMYK", (32, 32), (0, 90, 90, 0)), "CMYK colours, converted to RGB"),
-        "deep.png": (Image.new("I;16", (32, 32), 40_000), "16 bit grey, brought to 8 bit"),
+        "deep.png": (Image.new("I;16", (32, 32), 40_000), "16 bit grey, converted to 8 bit"),
     }
-    for name, (image, said) in odd.items():
+    for name, (image, text) in odd.items():
         image.save(folder / name)
         choose_file(page, folder / name)
-        sync_api.expect(note).to_contain_text(said, timeout=PATIENCE)
+        sync_api.expect(note).to_contain_text(text, timeout=PATIENCE)
     choose_file(page, picture)
     sync_api.expect(note).to_contain_text("after:", timeout=PATIENCE)
 
@@ -336,7 +337,8 @@ def test_an_error_in_a_callback_is_shown_and_the_page_lives_on(page, voila, shot
 
 def test_without_a_run_the_page_offers_to_make_one(page, tmp_path, shots):
     port = free_port("127.0.0.1", 19066)
-    code = f"import wfnb.explorer.app as a; a.found = lambda step: [1]; a.serve(port={port})"  # as if the runs had vanished after the start
+    # as if the runs were deleted after the start
+    code = f"import wfnb.explorer.app as a; a.found = lambda step: [1]; a.serve(port={port})"
     empty = {"WFNB_RUNS": str(tmp_path / "none")}
     with server([sys.executable, "-c", code], f"http://127.0.0.1:{port}", empty, tmp_path / "log") as address:
         page.goto(address)

@@ -1,4 +1,4 @@
-"""What the explorer shows is what the runs say: numbers, look-ups, uploads, and messages in the page."""
+"""The explorer shows the numbers of the runs; its look-ups, uploads, and messages in the page."""
 
 import io
 import json
@@ -12,7 +12,8 @@ from PIL import Image
 import wfnb
 from wfnb import metrics
 from wfnb.explorer import lookups, views
-from wfnb.explorer import widgets as explorer
+from wfnb.explorer.network import Explorer
+from wfnb.explorer.page import Page, open_lookups
 from wfnb.explorer.uploads import LARGEST_MB, read_image
 from wfnb.reproduction import runs
 from wfnb.reproduction.cells import Cell
@@ -27,10 +28,10 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(root):
-    """A finished run of rows that do something, written as the notebooks write theirs."""
+    """A finished run with random rows, written as the notebooks write theirs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WFNB_RUNS", str(root))
-        patch.setenv("JPY_SESSION_NAME", "watched")
+        patch.setenv("JPY_SESSION_NAME", "live")
         torch.manual_seed(0)
         train = runs.Run(Cell("train", "smoke", "digits", "resnet18"), torch.device("cpu"))
         model = train.new_model()
@@ -49,40 +50,40 @@ def run(root):
 
 
 @pytest.fixture(autouse=True)
-def found_again(run, root, runs_folder, monkeypatch):
-    """Each test looks into the folder of the module's run."""
+def same_runs_folder(run, root, runs_folder, monkeypatch):
+    """Each test uses the folder of the module's run."""
     monkeypatch.setenv("WFNB_RUNS", str(root))
 
 
 @pytest.fixture(scope="module")
 def look(run):
-    return explorer.open_lookups(run.cell)
+    return open_lookups(run.cell)
 
 
-def moved(widget, *, forget=None, several=None, share=None):
+def changed(explorer, *, forget=None, several=None, share=None):
     if share is not None:
-        widget.share.value = share
+        explorer.share.value = share
     if forget is not None:
-        widget.forget.value = forget
+        explorer.forget.value = forget
     if several is not None:
-        widget.several.value = several
-    return widget
+        explorer.several.value = several
+    return explorer
 
 
-def shown(html: str, metric: str) -> float:
+def value_in(html: str, metric: str) -> float:
     return float(html.split(f'data-metric="{metric}" data-value="')[1].split('"')[0])
 
 
 def test_the_numbers_of_a_class_are_those_of_metrics_json(run, look):
     saved = json.loads((run.cell.folder / "metrics.json").read_text())
-    page = explorer.Explorer(look.wf, look.data, lookups=look)
+    explorer = Explorer(look.wf, look.data, lookups=look)
     for c in range(10):
-        html = moved(page, forget=c)._numbers.value
-        assert shown(html, "acc_r_pct") == saved["acc_r_per_class_pct"][c]
-        assert shown(html, "acc_f_pct") == saved["acc_f_per_class_pct"][c]
-        assert shown(html, "zrf") == pytest.approx(saved["zrf_per_class"][c], abs=1e-6)
+        html = changed(explorer, forget=c)._numbers.value
+        assert value_in(html, "acc_r_pct") == saved["acc_r_per_class_pct"][c]
+        assert value_in(html, "acc_f_pct") == saved["acc_f_per_class_pct"][c]
+        assert value_in(html, "zrf") == pytest.approx(saved["zrf_per_class"][c], abs=1e-6)
     train = json.loads((run.needs("train").cell.folder / "metrics.json").read_text())
-    assert shown(moved(page, forget=-1)._numbers.value, "acc_r_pct") == pytest.approx(
+    assert value_in(changed(explorer, forget=-1)._numbers.value, "acc_r_pct") == pytest.approx(
         train["test_accuracy_pct"], abs=1e-4
     )
 
@@ -91,14 +92,14 @@ def test_look_ups_equal_direct_computation(look):
     with torch.no_grad():
         for c in range(10):
             direct = look.wf(look.images, forget=c)
-            torch.testing.assert_close(look.choice({c}).logits[0], direct, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(look.outcome({c}).logits[0], direct, atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(
-                look.choice({c}).logits[-1], look.wf(look.images), atol=1e-4, rtol=1e-4
+                look.outcome({c}).logits[-1], look.wf(look.images), atol=1e-4, rtol=1e-4
             )
 
 
 @pytest.mark.parametrize("classes", [(4,), (2, 7)])
-def test_a_share_opens_the_lowest_gates_of_each_layer(look, classes):
+def test_a_share_reopens_the_lowest_gates_of_each_layer(look, classes):
     at = 3
     network = look.wf.original()
     with torch.no_grad():
@@ -114,21 +115,21 @@ def test_a_share_opens_the_lowest_gates_of_each_layer(look, classes):
             for k, gate in enumerate(gates):
                 plain.weight[k] *= gate
         direct = network(look.images)
-    torch.testing.assert_close(look.choice(classes).logits[at], direct, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(look.outcome(classes).logits[at], direct, atol=1e-4, rtol=1e-4)
 
 
-def test_several_classes_take_the_same_path_as_one(look):
+def test_several_classes_give_the_accuracies_of_the_network(look):
     images, labels = look.data.test.all()
     with torch.no_grad():
         right = look.wf(images, forget={3, 5}).argmax(1) == labels
     own = (labels == 3) | (labels == 5)
-    choice = look.choice({5, 3})
-    assert choice.acc_r_pct == pytest.approx(100 * float(right[~own].double().mean()))
-    assert choice.acc_f_pct == pytest.approx(100 * float(right[own].double().mean()))
-    assert look.choice([3, 5]) is choice
+    outcome = look.outcome({5, 3})
+    assert outcome.acc_r_pct == pytest.approx(100 * float(right[~own].double().mean()))
+    assert outcome.acc_f_pct == pytest.approx(100 * float(right[own].double().mean()))
+    assert look.outcome([3, 5]) is outcome
 
 
-def test_opening_gates_is_undone_also_after_an_error(look):
+def test_gates_are_restored_after_an_error(look):
     before = {name: table.clone() for name, table in look.wf.alphas().items()}
 
     def fails():
@@ -141,7 +142,7 @@ def test_opening_gates_is_undone_also_after_an_error(look):
     assert all(torch.equal(table, before[name]) for name, table in look.wf.alphas().items())
 
 
-def test_the_images_that_excite_a_filter(look):
+def test_the_images_that_activate_a_filter_most(look):
     images = look.images[:12]
     found = lookups.exciting_images(look.wf, images, count=3, batch_size=5)
     name, layer = next(iter(look.wf.filters.items()))
@@ -153,20 +154,20 @@ def test_the_images_that_excite_a_filter(look):
         assert found[name][channel].tolist() == sorted(range(len(images)), key=lambda i: -means[i])[:3]
 
 
-def test_tables_are_kept_beside_the_run_and_only_for_its_alpha_file(run, look, monkeypatch):
+def test_tables_are_cached_beside_the_run_for_its_alpha_file_only(run, look, monkeypatch):
     file = run.cell.folder / "lookups.safetensors"
     assert file.is_file()
     computed = []
     monkeypatch.setattr(
         lookups, "logits_by_share", lambda *a, f=lookups.logits_by_share: computed.append(1) or f(*a)
     )
-    again = explorer.open_lookups(run.cell)
+    again = open_lookups(run.cell)
     assert not computed
-    assert torch.equal(again.choice({3}).logits, look.choice({3}).logits)
+    assert torch.equal(again.outcome({3}).logits, look.outcome({3}).logits)
     lookups.Lookups(look.wf, look.data, path=file, alpha_sha256="another")
     assert len(computed) == 1
     file.write_bytes(b"torn")
-    explorer.open_lookups(run.cell)
+    open_lookups(run.cell)
     assert len(computed) == 2
 
 
@@ -205,7 +206,7 @@ def test_the_same_picture_in_8_and_16_bit_is_the_same_input(look):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"not an image", "not a whole image"),
         (image_file(Image.fromarray(GREY))[:80], "not a whole image"),
@@ -214,15 +215,15 @@ def test_the_same_picture_in_8_and_16_bit_is_the_same_input(look):
         (bytes(100_000_000), f"100 MB: at most {LARGEST_MB} MB"),
     ],
 )
-def test_a_bad_upload_is_one_sentence(look, content, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_bad_upload_is_one_sentence(look, content, message):
+    with pytest.raises(ValueError, match=message):
         read_image(content, look.data)
 
 
 def test_an_upload_is_shown_and_a_bad_one_leaves_the_page_alive(look):
-    page = explorer.Explorer(look.wf, look.data, lookups=look)
-    for content, said in ((image_file(Image.fromarray(GREY)), "before:"), (b"?", "not a whole image")):
-        page.upload.value = (
+    explorer = Explorer(look.wf, look.data, lookups=look)
+    for content, text in ((image_file(Image.fromarray(GREY)), "before:"), (b"?", "not a whole image")):
+        explorer.upload.value = (
             {
                 "name": "x",
                 "type": "",
@@ -231,47 +232,47 @@ def test_an_upload_is_shown_and_a_bad_one_leaves_the_page_alive(look):
                 "last_modified": datetime.now(UTC),
             },
         )
-        assert said in page._uploaded.value
-    assert "forgotten: 4" in moved(page, forget=4)._numbers.value
+        assert text in explorer._uploaded.value
+    assert "forgotten: 4" in changed(explorer, forget=4)._numbers.value
 
 
 def test_slider_and_list_agree(look):
-    page = explorer.Explorer(look.wf, look.data, lookups=look)
-    assert moved(page, several=(2, 7)).classes == (2, 7)
-    assert page.forget.value == -1
-    assert moved(page, forget=5).classes == (5,)
-    assert page.several.value == ()
-    moved(page, several=(8,))
-    assert (page.forget.value, page.classes) == (8, (8,))
+    explorer = Explorer(look.wf, look.data, lookups=look)
+    assert changed(explorer, several=(2, 7)).classes == (2, 7)
+    assert explorer.forget.value == -1
+    assert changed(explorer, forget=5).classes == (5,)
+    assert explorer.several.value == ()
+    changed(explorer, several=(8,))
+    assert (explorer.forget.value, explorer.classes) == (8, (8,))
 
 
 def test_an_exception_in_a_callback_appears_in_the_page(look, monkeypatch):
-    page = explorer.Explorer(look.wf, look.data, lookups=look)
-    moved(page, several=tuple(range(10)))
-    assert "leave at least one" in page.alerts.value
+    explorer = Explorer(look.wf, look.data, lookups=look)
+    changed(explorer, several=tuple(range(10)))
+    assert "leave at least one" in explorer.alerts.value
     with monkeypatch.context() as patch:
         patch.setattr(views, "bars", lambda *a: 1 / 0)
-        moved(page, forget=2)
-    assert "ZeroDivisionError" in page.alerts.value
-    moved(page, forget=3)
-    assert page.alerts.value == ""
+        changed(explorer, forget=2)
+    assert "ZeroDivisionError" in explorer.alerts.value
+    changed(explorer, forget=3)
+    assert explorer.alerts.value == ""
 
 
 def test_changed_predictions_are_marked_by_more_than_colour(look):
-    before, after = look.original().logits[0].argmax(1), look.choice({1}).logits[0].argmax(1)
-    html = views.grid(look, look.choice({1}), 0)
+    before, after = look.original().logits[0].argmax(1), look.outcome({1}).logits[0].argmax(1)
+    html = views.grid(look, look.outcome({1}), 0)
     assert html.count("<li class=changed") == int((before != after).sum()) > 0
     assert html.count("→") - 1 == html.count(", changed") // 2 == html.count("<li class=changed")
 
 
 def test_without_a_run_the_page_says_so_and_offers_the_button(tmp_path, monkeypatch):
     monkeypatch.setenv("WFNB_RUNS", str(tmp_path))
-    monkeypatch.setenv("JPY_SESSION_NAME", "watched")
-    page = explorer.Page()
+    monkeypatch.setenv("JPY_SESSION_NAME", "live")
+    page = Page()
     assert page._empty.layout.display == ""
     assert "No finished run" in page._empty.children[0].value
     assert "digits run" in page._make.description
-    monkeypatch.setattr(explorer, "make_demo", lambda bar: 1 / 0)
+    monkeypatch.setattr("wfnb.explorer.page.make_demo", lambda bar: 1 / 0)
     page._make.click()
     page.wait()
     assert "ZeroDivisionError" in page.alerts.value
@@ -280,9 +281,9 @@ def test_without_a_run_the_page_says_so_and_offers_the_button(tmp_path, monkeypa
 
 def test_the_page_offers_the_runs_found(run, look, monkeypatch):
     monkeypatch.setenv("WFNB_RUNS", str(run.cell.folder.parents[4]))
-    monkeypatch.setenv("JPY_SESSION_NAME", "watched")
+    monkeypatch.setenv("JPY_SESSION_NAME", "live")
     assert runs.found("untrain") == [run.cell]
-    page = explorer.Page(run.cell)
+    page = Page(run.cell)
     page.wait()
     assert [label for label, _ in page.dataset.options] == ["Digits"]
     assert [label for label, _ in page.network.options] == ["ResNet-18, recipe wfnb, seed 0 (smoke)"]

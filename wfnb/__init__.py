@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 # imported at first use, so that `import wfnb` does not import torch
 _OBJECTS = {
-    "Explorer": "wfnb.explorer.widgets",
+    "Explorer": "wfnb.explorer.network",
     "RECIPES": "wfnb.recipes",
     "Recipe": "wfnb.recipes",
     "Training": "wfnb.recipes",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from wfnb import figures, losses, metrics
     from wfnb.evaluation import baselines
     from wfnb.evaluation.pruning import prune
-    from wfnb.explorer.widgets import Explorer
+    from wfnb.explorer.network import Explorer
     from wfnb.net import WFNet
     from wfnb.originals import data, zoo
     from wfnb.originals.data import load_dataset

@@ -1,1 +1,4 @@
-"""The slider: widgets for JupyterLab and a web page."""
+"""The explorer: widgets for JupyterLab and a web page that show a network forget a class.
+
+``network.Explorer`` shows one network, ``page.Page`` chooses among finished runs, ``app.serve`` serves it.
+"""

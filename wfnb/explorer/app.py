@@ -1,23 +1,23 @@
-"""The explorer as a web page: Voila serves the cells of ``07_explorer`` that make up the page, one kernel a visitor."""
+"""The explorer as a web page: Voila serves the page cells of ``07_explorer``, with one kernel per visitor."""
 
 import re
 import socket
 import threading
 import time
 
-from wfnb.explorer.widgets import make_demo
+from wfnb.explorer.page import make_demo
 from wfnb.paths import notebooks_folder
 from wfnb.progress import Progress
 from wfnb.reproduction.runs import found
 
-__all__ = ["free_port", "serve"]
+__all__ = ["free_port", "page_only", "serve"]
 
 NOTEBOOK = "07_explorer.ipynb"
-OUTSIDE = re.compile(r'<link rel="stylesheet" href="https://[^>]*>')
+EXTERNAL_STYLE = re.compile(r'<link rel="stylesheet" href="https://[^>]*>')
 
 
 def free_port(ip: str, first: int, tries: int = 50) -> int:
-    """The first port from ``first`` on that nobody listens on.
+    """The first free port from ``first`` on.
 
     Raises:
         ValueError: None of ``tries`` ports is free.
@@ -30,22 +30,26 @@ def free_port(ip: str, first: int, tries: int = 50) -> int:
                 return port
             except OSError:
                 continue
-    raise ValueError(f"no free port from {first} on at {ip}: name another one with --port.")
+    raise ValueError(f"no free port among {tries} from {first} on: choose another one with --port.")
 
 
-def page_only(handler, notebook, cwd):
-    """Leave the cells that make up the page, the parameters and those tagged ``page``, and no address outside of this server."""
+def page_only(handler, notebook, cwd: str):
+    """Hook of Voila: keep the parameters and the cells tagged ``page``; remove links to other servers."""
     write = handler.write
-    # Voila's template asks a content network for icons that this page does not use
-    handler.write = lambda chunk: write(OUTSIDE.sub("", chunk) if isinstance(chunk, str) else chunk)
+    # Voila's template links icons from a content network; this page does not use them
+    handler.write = lambda chunk: write(EXTERNAL_STYLE.sub("", chunk) if isinstance(chunk, str) else chunk)
     notebook.cells = [c for c in notebook.cells if {"parameters", "page"} & set(c.metadata.get("tags", []))]
     return notebook
 
 
 def serve(ip: str = "127.0.0.1", port: int = 8866) -> None:
-    """Serve the explorer until it is interrupted, and print its address once it answers.
+    """Serve the explorer until it is interrupted; prints the address when the server answers.
 
-    Where no untraining run is finished, the digits run is made first (under a minute).
+    If no untraining run is finished, the digits run is made first (under a minute).
+
+    Raises:
+        FileNotFoundError: Voila is not installed.
+        ValueError: No port is free.
     """
     try:
         from voila.app import Voila
@@ -57,29 +61,23 @@ def serve(ip: str = "127.0.0.1", port: int = 8866) -> None:
         print("no finished run: ResNet-18 is trained and untrained on digits first", flush=True)
         make_demo(Progress)
     port = free_port(ip, port)
-    settings = Config(
-        {
-            "Voila": {"ip": ip, "port": port, "open_browser": False, "log_level": "WARN"},
-            "VoilaConfiguration": {
-                "prelaunch_hook": page_only,
-                "show_tracebacks": True,
-                "strip_sources": True,
-            },
-        }
-    )
+    page = {"prelaunch_hook": page_only, "show_tracebacks": True, "strip_sources": True}
+    server = {"ip": ip, "port": port, "open_browser": False, "log_level": "WARN"}
     threading.Thread(target=_announce, args=(ip, port), daemon=True).start()
-    Voila.launch_instance(argv=[str(notebooks_folder() / NOTEBOOK)], config=settings)
+    Voila.launch_instance(
+        argv=[str(notebooks_folder() / NOTEBOOK)],
+        config=Config({"Voila": server, "VoilaConfiguration": page}),
+    )
 
 
 def _announce(ip: str, port: int, patience: float = 60) -> None:
+    """Print the address as soon as the server accepts connections."""
+    host = "127.0.0.1" if ip == "0.0.0.0" else ip
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1" if ip == "0.0.0.0" else ip, port)) == 0:
-                print(
-                    f"the explorer: http://{'127.0.0.1' if ip == '0.0.0.0' else ip}:{port}/   (Ctrl-C ends it)",
-                    flush=True,
-                )
+            if probe.connect_ex((host, port)) == 0:
+                print(f"the explorer: http://{host}:{port}/   (stop with Ctrl-C)", flush=True)
                 return
         time.sleep(0.1)

@@ -1,5 +1,6 @@
-// What ipywidgets leaves out: names for its slider handles, the spoken value, a live region, and a limit on uploads (a notebook server
-// closes its connection on a message of 10 MB, so a larger file must be refused before it travels). Runs once a page.
+// What ipywidgets lacks: names and spoken values of slider handles, a live region, and a limit on uploads.
+// A notebook server closes its connection on a message of 10 MB, so the browser must refuse a larger file.
+// Runs once per page.
 (() => {
   if (window.wfnbExplorer) return;
   window.wfnbExplorer = true;
@@ -12,8 +13,12 @@
       set(handle, "aria-label", slider.querySelector("label, .widget-label")?.textContent);
       set(handle, "aria-valuetext", slider.querySelector(".widget-readout")?.textContent);
     }
-    for (const numbers of document.querySelectorAll(".wfnb-explorer .wfnb-numbers")) set(numbers, "aria-live", "polite");
-    for (const alerts of document.querySelectorAll(".wfnb-explorer .wfnb-alerts")) set(alerts, "role", "alert");
+    for (const numbers of document.querySelectorAll(".wfnb-explorer .wfnb-numbers")) {
+      set(numbers, "aria-live", "polite");
+    }
+    for (const alerts of document.querySelectorAll(".wfnb-explorer .wfnb-alerts")) {
+      set(alerts, "role", "alert");
+    }
   };
   new MutationObserver(name).observe(document.body, { childList: true, subtree: true, characterData: true });
   name();
@@ -22,7 +27,7 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.(".wfnb-explorer .widget-upload");
     if (!button) return;
-    // the button opens a file field that is not in the page: it is caught here, once, to look at the file first
+    // the button clicks a file field outside the page: intercept that one click to check the file first
     HTMLInputElement.prototype.click = function () {
       HTMLInputElement.prototype.click = open;
       const refuse = (change) => {
@@ -31,7 +36,8 @@
         change.stopImmediatePropagation();
         this.value = "";
         const note = button.closest(".wfnb-explorer").querySelector(".wfnb-upload-note .widget-html-content");
-        note.innerHTML = `<div class="alert" role="alert">The file has ${Math.round(file.size / 1e6)} MB: at most LARGEST_MB MB are taken.</div>`;
+        const text = `The file has ${Math.round(file.size / 1e6)} MB: at most LARGEST_MB MB are allowed.`;
+        note.innerHTML = `<div class="alert" role="alert">${text}</div>`;
       };
       this.addEventListener("change", refuse, { capture: true, once: true });
       open.call(this);

@@ -125,7 +125,13 @@ STEPS = {
             "filters",
             "without_training_set",
         ),  # its gallery shows them all
-        modules=("figures", "reproduction/gallery", "reproduction/ledger", "reproduction/tables"),
+        modules=(
+            "figures/accuracies",
+            "figures/style",
+            "reproduction/gallery",
+            "reproduction/ledger",
+            "reproduction/tables",
+        ),
         per_preset=True,
     ),
     "explorer": Step(notebook="07_explorer", needs=("train", "untrain"), modules=_EXPLORE, in_graph=False),
