@@ -102,13 +102,13 @@ def insertion_deletion(
     seed: int = 0,
     batch_size: int = 500,
 ) -> InsertionDeletion:
-    """Insertion and deletion curves of every class.
+    """Insertion and deletion curves of every class, as the docstring of ``wfnb.metrics.insertion`` defines them.
 
     Args:
         images: (N, C, H, W), on the network's device.
         labels: (N,), int64; every class must occur.
         steps: The number of equal steps of the fraction (dialect ``"paper"``).
-        dialect: ``"paper"``, as at the top of this module; or ``"author"``, the ten fractions 0, 0.1, ...,
+        dialect: ``"paper"``; or ``"author"``, the ten fractions 0, 0.1, ...,
             0.9, whose area is 0.9 at most.
         seed: Fixes the random orders, one a class and table.
 

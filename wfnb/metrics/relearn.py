@@ -73,6 +73,8 @@ def relearn_time(
 ) -> RelearnTime:
     """Fine-tune a copy of ``network`` until its accuracy on class ``c`` reaches ``target``.
 
+    The docstring of ``wfnb.metrics.relearn`` gives the protocol, and the reasons for the defaults.
+
     Args:
         network: A ``WFNet``, whose row ``c`` is chosen here, or a plain network that has forgotten ``c``.
         train: The whole training set, of all classes.
