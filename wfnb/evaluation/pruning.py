@@ -174,7 +174,7 @@ def _are_inputs_of(channels: list[int], columns: Tensor) -> bool:
 def _input_ranges(
     model: nn.Module, example: Tensor, readers: set[nn.Module]
 ) -> tuple[Tensor, dict[nn.Module, tuple[Tensor, Tensor]]]:
-    """Logits of ``example``; and the lowest and highest value of each reader's inputs over images and pixels."""
+    """Logits of ``example``; and the range of each input of each reader over images and pixels."""
     ranges: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def measure(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
