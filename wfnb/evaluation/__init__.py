@@ -1,1 +1,1 @@
-"""Comparisons and analyses of an unlearned network: baselines, pruning, filters, other data; the lesson's checks."""
+"""Analyses of an unlearned network: baselines, pruning, filters, other data; and the lesson's checks."""

@@ -1,4 +1,4 @@
-"""Which filters belong to which classes (paper, "Filter visualizations", Figures 3 and 4), from the tables of alpha.
+"""Which filters belong to which classes (paper, "Filter visualizations", Figures 3 and 4), by alpha.
 
 A filter is an output channel of a convolution, or an output feature of a ``qkv`` projection. The filters of
 the lowest alpha in a row are those most responsible for its class. The paper takes the ten lowest of each
@@ -38,12 +38,12 @@ def alpha_tables(wf: WFNet) -> dict[str, np.ndarray]:
 
 
 def top_filters(table: np.ndarray, count: int = 10) -> np.ndarray:
-    """(K, min(count, C)), the filters of the lowest alpha in each row of ``table`` (K, C), ascending, ties by index."""
+    """(K, min(count, C)), the filters of lowest alpha in each row of ``table`` (K, C); ties by index."""
     return np.argsort(table, axis=1, kind="stable")[:, :count]
 
 
 def shared_filters(table: np.ndarray, count: int = 10, classes: int = 2) -> dict[int, list[int]]:
-    """The filters among the ``count`` lowest of at least ``classes`` rows, each with those rows, both ascending.
+    """The filters among the ``count`` lowest of at least ``classes`` rows, with these rows; both ascending.
 
     >>> shared_filters(np.array([[0.1, 0.9, 0.2, 0.8], [0.9, 0.1, 0.2, 0.8]]), count=2)
     {2: [0, 1]}
@@ -54,7 +54,7 @@ def shared_filters(table: np.ndarray, count: int = 10, classes: int = 2) -> dict
 
 
 def expected_shared(chosen: Sequence[int], channels: int) -> float:
-    """The expected number of shared filters if each class c drew its ``chosen[c]`` of ``channels`` filters at random.
+    """Expected number of shared filters if each class c drew ``chosen[c]`` of ``channels`` filters at random.
 
     Class c draws a filter with ``p_c = chosen[c] / channels``, independently of other classes. A filter is
     shared if two or more classes draw it: ``channels (1 - prod_c (1 - p_c) - sum_c p_c prod_{d != c} (1 -
@@ -69,7 +69,7 @@ def expected_shared(chosen: Sequence[int], channels: int) -> float:
 
 
 def row_similarity(tables: Iterable[np.ndarray]) -> np.ndarray:
-    """(K, K), Pearson's correlation of the rows of alpha, with the tables (K, C_l) of all layers side by side.
+    """(K, K), Pearson's correlation of the rows of alpha, the tables (K, C_l) of all layers side by side.
 
     Filters that all rows close raise every entry: differences between pairs of classes tell more than the
     level.
@@ -80,7 +80,7 @@ def row_similarity(tables: Iterable[np.ndarray]) -> np.ndarray:
 def rank_correlation(
     similarity: np.ndarray, confusion: np.ndarray, permutations: int = 999, seed: int = 0
 ) -> dict[str, float | int | None]:
-    """Do classes that are confused have similar rows? Spearman's rank correlation over pairs of different classes.
+    """Do confused classes have similar rows? Spearman's rank correlation over pairs of different classes.
 
     Pairs that share a class are not independent, so ``p`` is by a permutation of the classes (Mantel's test,
     one-sided).
@@ -130,20 +130,20 @@ def most_shared(
 
 
 def heads_of(model: nn.Module, layer: str) -> int | None:
-    """The number of heads of the attention with the ``qkv`` projection ``layer``; ``None`` for a convolution."""
+    """The number of heads of the attention whose ``qkv`` is ``layer``; ``None`` for a convolution."""
     if not layer.endswith("qkv"):
         return None
     return getattr(model.get_submodule(layer.rpartition(".")[0]), "num_heads", None)
 
 
 def qkv_parts(table: np.ndarray, heads: int) -> dict[str, np.ndarray]:
-    """The gates (K, 3 D) of a ``qkv`` projection as q, k and v, each (K, heads, D / heads), in timm's order."""
+    """The gates (K, 3 D) of a timm ``qkv`` projection as q, k and v, each (K, heads, D / heads)."""
     parts = table.reshape(len(table), 3, heads, -1)
     return {name: parts[:, i] for i, name in enumerate(QKV)}
 
 
 def filter_names(channels: int, heads: int | None = None) -> list[str]:
-    """Names of filters: the number; for a ``qkv`` projection the part, the head, and the number within the head.
+    """Names of filters: the number; in a ``qkv`` projection the part, the head, and the number in the head.
 
     >>> filter_names(12, heads=2)[:5]
     ['q0.0', 'q0.1', 'q1.0', 'q1.1', 'k0.0']
@@ -155,7 +155,7 @@ def filter_names(channels: int, heads: int | None = None) -> list[str]:
 
 
 def overlap_table(tables: Mapping[str, np.ndarray], model: nn.Module, count: int = 10) -> pd.DataFrame:
-    """One line a layer: its ``filters``, the number ``shared`` (``shared_filters``), ``shared_by_chance``, and ``which``.
+    """One line a layer: the number of ``filters``, those ``shared``, ``shared_by_chance``, and ``which``.
 
     By chance, each class draws as many filters of a convolution, or of q, k and v each, as it has among its
     lowest.
@@ -163,8 +163,9 @@ def overlap_table(tables: Mapping[str, np.ndarray], model: nn.Module, count: int
     rows = []
     for layer, table in tables.items():
         channels, heads = table.shape[1], heads_of(model, layer)
-        names, shared, top = filter_names(channels, heads), shared_filters(table, count), top_filters(table,
-        count) by_chance = sum(
+        names = filter_names(channels, heads)
+        shared, top = shared_filters(table, count), top_filters(table, count)
+        by_chance = sum(
             expected_shared(((top >= part[0]) & (top <= part[-1])).sum(1), len(part))
             for part in _parts(channels, heads)
         )

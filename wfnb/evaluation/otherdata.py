@@ -86,7 +86,7 @@ def _printed_digit(
 
 
 def noise_images(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
-    """Smooth noise, ``uint8`` (count, channels, size, size), of amplitude 1 / frequency, as in photographs."""
+    """Smooth noise, ``uint8`` (count, channels, size, size), of amplitude 1 / frequency, as photographs."""
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]
     amplitude = 1 / torch.hypot(y, x).clamp(min=1 / size)

@@ -102,7 +102,7 @@ def insertion_deletion(
     seed: int = 0,
     batch_size: int = 500,
 ) -> InsertionDeletion:
-    """Insertion and deletion curves of every class, as the docstring of ``wfnb.metrics.insertion`` defines them.
+    """Insertion and deletion curves of every class (defined in the docstring of ``wfnb.metrics.insertion``).
 
     Args:
         images: (N, C, H, W), on the network's device.
