@@ -178,18 +178,23 @@ def create_model(
         raise ValueError(
             f"there are no pretrained weights for {name!r} at {size}x{size}: train it, or take size=224."
         )
-    if name == "vgg16":
-        model = VGG(channels, num_classes, width)
-    elif name == "resnet18":
-        widths = tuple(_thin(c, width) for c in (64, 128, 256, 512))
-        model = ResNet(channels, num_classes, widths, blocks=(2, 2, 2, 2))
-    elif name == "resnet20":
-        widths = tuple(_thin(c, width) for c in (16, 32, 64))
-        model = ResNet(channels, num_classes, widths, blocks=(3, 3, 3))
-    else:
-        dim, heads = {"vit_t": (192, 3), "vit_s": (384, 6)}[name]
-        model = _vit(dim, heads, channels, num_classes, size, width, depth)
+    model = _for_32(name, num_classes, channels, size, width, depth)
     return model.to(memory_format=torch.channels_last)  # makes convolutions a third faster, on a CPU too
+
+
+def _for_32(
+    name: str, num_classes: int, channels: int, size: int, width: float, depth: int | None
+) -> nn.Module:
+    if name == "vgg16":
+        return VGG(channels, num_classes, width)
+    if name == "resnet18":
+        widths = tuple(_thin(c, width) for c in (64, 128, 256, 512))
+        return ResNet(channels, num_classes, widths, blocks=(2, 2, 2, 2))
+    if name == "resnet20":
+        widths = tuple(_thin(c, width) for c in (16, 32, 64))
+        return ResNet(channels, num_classes, widths, blocks=(3, 3, 3))
+    dim, heads = {"vit_t": (192, 3), "vit_s": (384, 6)}[name]
+    return _vit(dim, heads, channels, num_classes, size, width, depth)
 
 
 def _from_timm(
