@@ -51,8 +51,8 @@ class ResNet(nn.Module):
         stages, c_in = [], widths[0]
         for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             strides = [1 if stage == 0 else 2] + [1] * (count - 1)
-            blocks_of = [BasicBlock(c_in if i == 0 else width, width, s) for i, s in enumerate(strides)]
-            stages.append(nn.Sequential(*blocks_of))
+            stage_blocks = [BasicBlock(c_in if i == 0 else width, width, s) for i, s in enumerate(strides)]
+            stages.append(nn.Sequential(*stage_blocks))
             c_in = width
         self.layers = nn.Sequential(*stages)
         self.fc = nn.Linear(c_in, num_classes)
@@ -109,8 +109,8 @@ def _vit(
     from timm.models.vision_transformer import VisionTransformer
 
     vit = VisionTransformer(
-        img_size=size, patch_size=4, in_chans=channels, num_classes=num_classes, embed_dim=_thin(dim, width,
-        heads), depth=depth or 12, num_heads=heads, mlp_ratio=1.0,
+        img_size=size, patch_size=4, in_chans=channels, num_classes=num_classes,
+        embed_dim=_thin(dim, width, heads), depth=depth or 12, num_heads=heads, mlp_ratio=1.0,
     )  # fmt: skip
     for block in vit.blocks:  # for so few tokens the fused kernel is a tenth slower on a CPU
         block.attn.fused_attn = torch.cuda.is_available()
