@@ -108,8 +108,7 @@ def insertion_deletion(
         images: (N, C, H, W), on the network's device.
         labels: (N,), int64; every class must occur.
         steps: The number of equal steps of the fraction (dialect ``"paper"``).
-        dialect: ``"paper"``; or ``"author"``, the ten fractions 0, 0.1, ...,
-            0.9, whose area is 0.9 at most.
+        dialect: ``"paper"``; or ``"author"``, the ten fractions 0, 0.1, ..., 0.9, whose area is 0.9 at most.
         seed: Fixes the random orders, one a class and table.
 
     Raises:
@@ -123,15 +122,15 @@ def insertion_deletion(
     empty = [c for c in range(wf.num_classes) if not (labels == c).any()]
     if empty:
         raise ValueError(
-            f"no image of class {', '.join(map(str, empty))}: every class needs one, or its curve is not "
-            "defined."
+            f"no image of class {', '.join(map(str, empty))}: "
+            "every class needs one, or its curve is not defined."
         )
     parts = AUTHOR_POINTS if dialect == "author" else steps
     points = range(parts) if dialect == "author" else range(parts + 1)
     before = _log_confidence(predict(wf, images, batch_size), labels)
     rows = []
     for c in range(wf.num_classes):
-        own, others = ((labels == c).nonzero().flatten(), (labels != c).nonzero().flatten())
+        own, others = (labels == c).nonzero().flatten(), (labels != c).nonzero().flatten()
         index = torch.cat([own, _evenly_spaced(others, len(own))])
         x, y = images[index], labels[index]
         generator = torch.Generator().manual_seed(seed * wf.num_classes + c)
