@@ -253,8 +253,8 @@ def load(path: str | os.PathLike, model: nn.Module) -> dict[int, nn.Module]:
 
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(path).items():
-        c, _, name = key.partition("/")
-        states.setdefault(int(c), {})[name] = value
+        number, _, name = key.partition("/")
+        states.setdefault(int(number), {})[name] = value
     networks = {c: copy.deepcopy(model).eval() for c in sorted(states)}
     for c, network in networks.items():
         network.load_state_dict(states[c])

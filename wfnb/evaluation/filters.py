@@ -100,15 +100,16 @@ def rank_correlation(
     share = (share + share.T) / 2
     upper = np.triu_indices(len(similarity), 1)
     x, y = similarity[upper], share[upper]
-    counts = {"pairs_confused": int((y > 0).sum()), "pairs": len(y)}
+    found: dict[str, float | int | None] = {"spearman": None, "p": None}
+    found |= {"pairs_confused": int((y > 0).sum()), "pairs": len(y)}
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return {"spearman": None, "p": None} | counts
+        return found
     rho, rng = spearmanr(x, y).statistic, np.random.default_rng(seed)
     as_high = 1
     for _ in range(permutations):
         order = rng.permutation(len(similarity))
         as_high += spearmanr(similarity[np.ix_(order, order)][upper], y).statistic >= rho
-    return {"spearman": float(rho), "p": float(as_high / (permutations + 1))} | counts
+    return found | {"spearman": float(rho), "p": float(as_high / (permutations + 1))}
 
 
 def most_shared(

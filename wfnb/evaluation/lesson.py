@@ -101,13 +101,14 @@ def _inputs(exercise: int) -> list[tuple]:
 
     x, weight, bias = normal(4, 3, 6, 6), normal(5, 3, 3, 3), normal(5)
     labels, predicted = (torch.randint(0, 4, (60,), generator=random) for _ in range(2))
-    return {
+    inputs: dict[int, list[tuple]] = {
         1: [(torch.tensor([-3.0, 0.0, 3.0]),), (normal(2, 7),)],
         2: [(x, weight, bias, torch.sigmoid(normal(5))), (x, weight, bias, torch.zeros(5))],
         3: [(x, weight, bias, torch.sigmoid(normal(4, 5))), (x, weight, bias, torch.ones(4, 5))],
         4: [(normal(6).abs(), normal(8).abs() + 0.1), (torch.ones(1), torch.tensor([0.5, 4.0]))],
         5: [(predicted, labels, c) for c in (0, 3)],
-    }[exercise]
+    }
+    return inputs[exercise]
 
 
 def _difference(given: object, expected: object) -> str:

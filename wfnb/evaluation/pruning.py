@@ -17,8 +17,8 @@ between its two convolutions, a VGG any. Torch-Pruning finds the layers that dep
 
 import math
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ THRESHOLDS = (0.001, 0.01, 0.03, 0.1, 0.3)
 class _Reader(NamedTuple):
     """A layer whose inputs ``columns`` (n closed, m) are the closed channels; m > 1 behind a flattening."""
 
-    layer: nn.Module
+    layer: nn.Conv2d | nn.Linear
     columns: Tensor
 
 
@@ -43,7 +43,7 @@ class _Closed(NamedTuple):
     """A layer, its closed output channels, and all layers that read them."""
 
     graph: Any  # torch_pruning.DependencyGraph
-    layer: nn.Module
+    layer: nn.Conv2d | nn.Linear
     channels: list[int]
     readers: list[_Reader]
 
@@ -138,8 +138,8 @@ def _mergeable(model: nn.Module, example: Tensor, closed: dict[nn.Module, list[i
         _, *others = _dependents(graph, layer, channels)  # the first is the layer itself
         for dependency, index in others:
             module = dependency.target.module
-            reads = _is_ungrouped(module) and "in_channels" in dependency.handler.__name__
-            if reads and len(index) % len(channels) == 0:
+            is_input = "in_channels" in dependency.handler.__name__ and len(index) % len(channels) == 0
+            if is_input and _is_ungrouped(module):
                 readers.append(_Reader(module, torch.tensor(index).reshape(len(channels), -1)))
             elif not _is_channelwise(module):
                 break
@@ -157,7 +157,7 @@ def _dependents(graph: Any, layer: nn.Module, channels: list[int]) -> Any:
     return graph.get_pruning_group(layer, kind, idxs=channels)
 
 
-def _is_ungrouped(module: nn.Module) -> bool:
+def _is_ungrouped(module: nn.Module) -> TypeGuard[nn.Conv2d | nn.Linear]:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
@@ -172,7 +172,7 @@ def _are_inputs_of(channels: list[int], columns: Tensor) -> bool:
 
 
 def _input_ranges(
-    model: nn.Module, example: Tensor, readers: set[nn.Module]
+    model: nn.Module, example: Tensor, readers: Iterable[nn.Module]
 ) -> tuple[Tensor, dict[nn.Module, tuple[Tensor, Tensor]]]:
     """Logits of ``example``; and the range of each input of each reader over images and pixels."""
     ranges: dict[nn.Module, tuple[Tensor, Tensor]] = {}

@@ -60,8 +60,8 @@ def load_folder(
         return image_data(name, images, labels, splits, classes, device, stats, flips=True)
     for part in (train_set, test_set):
         part.transform = _ReadImage(size, stats)
-    parts = Subset(train_set, train.tolist()), Subset(train_set, val.tolist()), test_set
-    return ImageData(name, *parts, tuple(classes), 3, size, *stats, flips=True)
+    train_part, val_part = Subset(train_set, train.tolist()), Subset(train_set, val.tolist())
+    return ImageData(name, train_part, val_part, test_set, tuple(classes), 3, size, *stats, flips=True)
 
 
 def _image_folder(name: str, folder: Path, size: int) -> "ImageFolder":

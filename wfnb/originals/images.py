@@ -112,8 +112,8 @@ class ImageData:
 
     def limited(self, images: int) -> "ImageData":
         """The same data with at most ``images`` images a split (``sample``)."""
-        splits = {split: sample(getattr(self, split), images) for split in ("train", "val", "test")}
-        return replace(self, **splits)
+        train, val, test = (sample(part, images) for part in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(getattr(self, split)):,}" for split in ("train", "val", "test"))
@@ -155,8 +155,8 @@ def image_data(
                 f"data set {name!r} has {channels} channel(s): "
                 f"mean and std must hold as many, not {len(mean)}."
             )
-    parts = [ImageSet(images[index], labels[index], mean, std).to(device) for index in splits]
-    return ImageData(name, *parts, tuple(class_names), channels, size, mean, std, flips)
+    train, val, test = (ImageSet(images[index], labels[index], mean, std).to(device) for index in splits)
+    return ImageData(name, train, val, test, tuple(class_names), channels, size, mean, std, flips)
 
 
 def fits_in_memory(images: int, channels: int, size: int) -> bool:

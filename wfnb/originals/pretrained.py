@@ -5,8 +5,9 @@ it can run code.
 """
 
 import copy
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -77,21 +78,20 @@ def load_network(
             of ``arch``.
         FileNotFoundError: timm's weights could not be downloaded.
     """
-    form = {"channels": channels, "size": size, "width": width, "depth": depth}
+    build = functools.partial(create_model, arch, channels=channels, size=size, width=width, depth=depth)
     if weights is None:
-        model = _timm_weights(arch, form)
-    else:
-        model = create_model(arch, num_classes=len(class_names), **form)
-        k = _outputs(model, weights, len(class_names))
-        if k != len(class_names):
-            model = create_model(arch, num_classes=k, **form)
-        _fill(model, weights)
+        return narrowed(_timm_weights(build, arch, f"{channels}x{size}x{size}"), class_names).eval()
+    model = build(num_classes=len(class_names))
+    k = _outputs(model, weights, len(class_names))
+    if k != len(class_names):
+        model = build(num_classes=k)
+    _fill(model, weights)
     return narrowed(model, class_names).eval()
 
 
-def _timm_weights(arch: str, form: dict[str, object]) -> nn.Module:
+def _timm_weights(build: Callable[..., nn.Module], arch: str, images: str) -> nn.Module:
     try:
-        return create_model(arch, num_classes=1000, pretrained=True, **form)
+        return build(num_classes=1000, pretrained=True)
     except OSError as error:
         raise FileNotFoundError(
             f"timm's weights of {arch!r} could not be downloaded ({type(error).__name__}): connect to the "
@@ -99,7 +99,6 @@ def _timm_weights(arch: str, form: dict[str, object]) -> nn.Module:
             "as checkpoint."
         ) from error
     except RuntimeError as error:
-        images = f"{form['channels']}x{form['size']}x{form['size']}"
         raise ValueError(f"timm has no weights of {arch!r} that fit images of {images} ({error}).") from error
 
 

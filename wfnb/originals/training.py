@@ -5,8 +5,9 @@ share of each image's patches. Both use a linear warm-up and a linear decay to z
 random crops (and flips, where a mirrored image keeps its class) on the device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pandas as pd
 import torch
@@ -83,7 +84,11 @@ def train(
 
 
 def training_step(
-    model: nn.Module, images: Tensor, labels: Tensor, recipe: Training, optimizer: torch.optim.Optimizer
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    recipe: Training,
+    optimizer: torch.optim.Optimizer,
 ) -> Tensor:
     """One step of gradient descent on a batch; returns its loss."""
     with autocast(images.device, recipe.bfloat16):
@@ -97,7 +102,7 @@ def training_step(
 def training_optimizer(model: nn.Module, recipe: Training) -> torch.optim.Optimizer:
     """The recipe's optimiser over all parameters; no weight decay for biases and norms."""
     parameters = list(model.parameters())
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]

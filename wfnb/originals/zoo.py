@@ -5,6 +5,8 @@ At 32x32: VGG-16 with batch norm and one 512->K layer, ResNet-18 with a 3x3 stem
 At 224: timm's networks.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,9 +77,10 @@ class VGG(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, width: float) -> None:
         super().__init__()
-        layers, c_in = [], channels
+        layers: list[nn.Module] = []
+        c_in = channels
         for item in self.PLAN:
-            if item == "M":
+            if isinstance(item, str):  # "M"
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))
                 continue
             c_out = _thin(item, width)
@@ -161,12 +164,12 @@ def create_model(
     check_architecture(name)
     if dataset is not None:
         check_choice("data set", dataset, TASKS)
-    task = TASKS.get(dataset, (None, None, None))
+    task = (None, None, None) if dataset is None else TASKS[dataset]
     num_classes, channels, size = (
         given if given is not None else known
         for given, known in zip((num_classes, channels, size), task, strict=True)
     )
-    if None in (num_classes, channels, size):
+    if num_classes is None or channels is None or size is None:
         raise ValueError("create_model needs a dataset, or all of num_classes, channels and size.")
     if not width > 0:
         raise ValueError(f"width must be above 0, not {width!r}.")
@@ -207,7 +210,7 @@ def _from_timm(
         raise ValueError(f"{name!r} is a network for images of 32x32, not of {size}x{size}.")
     if width != 1.0 or depth is not None:
         raise ValueError(f"timm's {timm_name!r} has no thin form: width must be 1 and depth left out.")
-    sized = {"img_size": size} if "vit" in timm_name else {}
+    sized: dict[str, Any] = {"img_size": size} if "vit" in timm_name else {}
     model = timm.create_model(
         timm_name, pretrained=pretrained, num_classes=num_classes, in_chans=channels, **sized
     )
