@@ -154,12 +154,10 @@ def _descend(
     for step, (images, labels) in enumerate(itertools.chain.from_iterable(passes), start=1):
         with autocast(device):
             logits = network(images).float()
-        if method == "random_labels":
-            loss = F.cross_entropy(logits, other_labels(labels, logits.shape[1], generator))
-        else:
-            loss = -F.cross_entropy(logits, labels)
+        random = method == "random_labels"
+        loss = F.cross_entropy(logits, other_labels(labels, logits.shape[1], generator) if random else labels)
         optimizer.zero_grad()
-        loss.backward()
+        (loss if random else -loss).backward()
         optimizer.step()
         yield step
 
