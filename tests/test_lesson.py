@@ -1,4 +1,4 @@
-"""The lesson's checks: solutions pass, wrong and missing answers are told apart, and nothing a student writes stops the notebook."""
+"""The lesson's checks tell right, wrong and missing answers apart, and no answer stops the notebook."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def test_a_solution_is_right_and_a_placeholder_is_not_answered(exercise):
 
 
 @pytest.mark.parametrize(
-    ("exercise", "answer", "said"),
+    ("exercise", "answer", "words"),
     [
         (1, lambda alpha: alpha.clamp(0, 1), "values differ"),
         (1, 0.95, "must be a function"),
@@ -32,10 +32,10 @@ def test_a_solution_is_right_and_a_placeholder_is_not_answered(exercise):
         (5, lambda predicted, labels, c: ("many", "few"), "not numbers"),
     ],
 )
-def test_a_wrong_answer_gets_a_sentence(exercise, answer, said):
+def test_a_wrong_answer_gets_a_sentence(exercise, answer, words):
     text = lesson.check(exercise, answer)
     assert "not yet" in text
-    assert said in text
+    assert words in text
 
 
 def test_the_solutions_are_what_the_library_does():

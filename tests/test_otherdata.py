@@ -1,4 +1,4 @@
-"""Images for untraining without the training set: of the right form, labelled truly, and in halves that share no image."""
+"""Images for untraining without the training set: right form, true labels, and halves that share no image."""
 
 import torch
 
@@ -17,8 +17,8 @@ def test_printed_digits_fill_the_frame_as_the_data_do():
     assert (otherdata.printed_digits(200, 28, 28, 20 / 28, seed=1)[0] != images).any()
 
 
-def test_printed_digits_are_what_their_labels_say():
-    """A plain classifier of printed digits finds the labels of others drawn with another seed."""
+def test_printed_digits_have_true_labels():
+    """A nearest-neighbour classifier of printed digits predicts the labels of those of another seed."""
     from sklearn.neighbors import KNeighborsClassifier
 
     (x, y), (x_test, y_test) = (otherdata.printed_digits(500, 16, 8, 1.0, seed=seed) for seed in (0, 1))

@@ -1,4 +1,4 @@
-"""Networks from elsewhere: what is loaded, what images they expect, what is refused and with which words."""
+"""Networks from elsewhere: their weights, the form of their images, and what is refused."""
 
 import json
 import re
@@ -14,15 +14,12 @@ from safetensors.torch import load_file, save_file
 import wfnb
 from wfnb import cli
 from wfnb.originals.data import load_dataset
-from wfnb.originals.pretrained import expected_images, knows, load_network, narrowed, read_weights
+from wfnb.originals.pretrained import expected_images, imagenet_indices, load_network, narrowed, read_weights
 from wfnb.reproduction import runs
 from wfnb.reproduction.cells import Cell
 
-WNIDS = (
-    "n01440764",
-    "n02102040",
-    "n03888257",
-)  # tench, English springer, parachute: 0, 217 and 701 of ImageNet-1k
+# tench, English springer, parachute: 0, 217 and 701 of ImageNet-1k
+WNIDS = ("n01440764", "n02102040", "n03888257")
 FORM = {"channels": 3, "size": 32}
 
 
@@ -48,10 +45,10 @@ def pictures(tmp_path):
     return tmp_path / "imagenet"
 
 
-# -- weights -----------------------------------------------------------------------------------------------------------------
+# -- weights -------------------------------------------------------------------------------------------------
 
 
-def test_a_state_dict_comes_back(tmp_path):
+def test_a_state_dict_is_loaded(tmp_path):
     model, x = network(), torch.randn(2, 3, 32, 32)
     save_file(
         {name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "net.safetensors"
@@ -99,13 +96,13 @@ def test_names_and_shapes_that_do_not_fit():
             load(weights)
 
 
-def test_other_numbers_of_classes_are_left_to_wfnet():
+def test_other_numbers_of_classes_are_refused_by_wfnet():
     model = load(network(5).state_dict())
     with pytest.raises(ValueError, match=r"num_classes is 3, but ResNet gives logits of shape \(2, 5\)"):
         wfnb.WFNet(model, 3)
 
 
-def test_weights_that_timm_cannot_bring(monkeypatch):
+def test_weights_that_timm_cannot_load(monkeypatch):
     import timm
 
     def fail(error):
@@ -125,12 +122,12 @@ def test_weights_that_timm_cannot_bring(monkeypatch):
         load_network("timm:resnet18", None, WNIDS, channels=3, size=224)
 
 
-# -- ImageNet's classes ------------------------------------------------------------------------------------------------------
+# -- ImageNet's classes --------------------------------------------------------------------------------------
 
 
 def test_wordnet_ids():
-    assert knows(WNIDS) == [0, 217, 701]
-    assert knows(["n01440764", "cat"]) is None
+    assert imagenet_indices(WNIDS) == [0, 217, 701]
+    assert imagenet_indices(["n01440764", "cat"]) is None
 
 
 def test_the_last_layer_keeps_the_rows_of_the_folders_classes():
@@ -143,10 +140,10 @@ def test_the_last_layer_keeps_the_rows_of_the_folders_classes():
     assert narrowed(network(5), WNIDS).fc.out_features == 5
 
 
-# -- images ------------------------------------------------------------------------------------------------------------------
+# -- images --------------------------------------------------------------------------------------------------
 
 
-def test_what_timms_table_says():
+def test_images_for_timms_weights():
     assert expected_images("resnet18") == {
         "size": 224,
         "mean": (0.485, 0.456, 0.406),
@@ -185,7 +182,7 @@ def test_a_run_prepares_images_as_the_weights_expect(pictures, monkeypatch):
 def test_torchvisions_layout_of_imagenet_with_other_statistics(small, pictures, monkeypatch):
     monkeypatch.setenv("WFNB_DATA", str(pictures.parent))
     if not small:
-        monkeypatch.setattr("wfnb.originals.data.SMALL", 0)
+        monkeypatch.setattr("wfnb.originals.images.SMALL", 0)
     plain = load_dataset("imagenet", size=32)
     other = load_dataset("imagenet", size=32, mean=(0, 0.5, 0.5), std=(1, 0.25, 0.5))
     assert plain.class_names == WNIDS
@@ -208,14 +205,14 @@ def test_statistics_that_do_not_fit(mean, std):
 
 
 def test_a_sample_of_a_large_folder_holds_every_class(pictures, monkeypatch):
-    monkeypatch.setattr("wfnb.originals.data.SMALL", 0)
+    monkeypatch.setattr("wfnb.originals.images.SMALL", 0)
     data = load_dataset(f"folder:{pictures}", size=16)
     for part in (data.train, data.test):
         labels = [label for _, label in wfnb.data.sample(part, 6)]
         assert sorted(labels) == [0, 0, 1, 1, 2, 2]
 
 
-# -- folders that are refused ------------------------------------------------------------------------------------------------
+# -- folders that are refused --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -238,16 +235,14 @@ def test_a_folder_of_one_class_or_none(pictures):
         load_dataset(f"folder:{pictures}", size=16)
 
 
-# -- the notebook ------------------------------------------------------------------------------------------------------------
+# -- the notebook --------------------------------------------------------------------------------------------
 
 
 def run(*parameters):
     return cli.main(["run", "11_your_network", *(word for p in parameters for word in ("-p", *p))])
 
 
-def test_a_folder_and_a_checkpoint_named_from_where_the_caller_stands(
-    pictures, runs_folder, monkeypatch, tmp_path, capsys
-):
+def test_relative_paths_of_a_folder_and_a_checkpoint(pictures, runs_folder, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = wfnb.create_model("timm:resnet10t", num_classes=3, channels=3, size=176).eval()

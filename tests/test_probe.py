@@ -1,4 +1,4 @@
-"""The linear probe finds what is there, and no more."""
+"""The linear probe finds separable classes, and chance level where there is nothing to find."""
 
 import pytest
 import torch

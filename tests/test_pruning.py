@@ -1,4 +1,4 @@
-"""``prune`` is the network with its closed gates at 0, and has fewer channels."""
+"""``prune`` equals the network with its closed gates at 0, and has fewer channels."""
 
 import copy
 
@@ -14,7 +14,7 @@ NAMES = ["plain", "grouped", "odd", "twice", "normed", "in_place", "vit"]
 
 
 def with_closed(wf, channels):
-    """Close those channels of every layer in row 2: some to exactly 0, the others to some 1e-5."""
+    """Close ``channels`` of every layer in row 2: half of them to exactly 0, the others to about 1e-5."""
     with torch.no_grad():
         for name, layer in wf.filters.items():
             chosen = list(channels(name, layer.alpha.shape[1]))
@@ -24,7 +24,7 @@ def with_closed(wf, channels):
 
 
 def at_zero(wf, below=1e-3):
-    """The same tables with all gates below at 0."""
+    """A copy of ``wf`` whose gates below ``below`` are 0."""
     wf = copy.deepcopy(wf)
     with torch.no_grad():
         for layer in wf.filters.values():
@@ -56,20 +56,14 @@ def test_equals_gates_at_zero(name, separate, channels, network, randomised, ima
 @pytest.mark.parametrize(
     ("name", "separate", "expected"),
     [
-        (
-            "plain",
-            False,
-            {"conv1": 3, "conv2": 4},
-        ),  # a channel without its bias says 0, and all go; of conv2's, bn makes less than 0 here
-        ("plain", True, {"conv1": 4, "conv2": 4}),  # one speaks for all that have a bias
-        (
-            "odd",
-            True,
-            {"strided": 4, "dilated": 4, "circular": 3},
-        ),  # what pads by joining pieces keeps its inputs
-        ("grouped", False, {"pointwise": 3}),  # the others are read by groups, or are groups
-        ("twice", False, {}),  # what it writes it reads itself
-        ("normed", False, {"beside": 4}),  # the others are read by groups, or added to others
+        # conv1's closed channels are 0, the bias included; conv2's are below 0 behind bn: all are removed
+        ("plain", False, {"conv1": 3, "conv2": 4}),
+        ("plain", True, {"conv1": 4, "conv2": 4}),  # with open biases, one stays
+        # convolutions that pad by reflection or circularly keep their inputs
+        ("odd", True, {"strided": 4, "dilated": 4, "circular": 3}),
+        ("grouped", False, {"pointwise": 3}),  # the others are grouped, or are read by grouped convolutions
+        ("twice", False, {}),  # it reads its own output
+        ("normed", False, {"beside": 4}),  # the others are read by grouped convolutions, or added to others
         ("vit", True, {}),
     ],
 )
@@ -82,7 +76,7 @@ def test_what_is_left(name, separate, expected, network, randomised, images):
     assert [type(m) for m in pruned.modules()] == [type(m) for m in model.modules()]
 
 
-def test_residual_paths_keep_theirs(randomised):
+def test_residual_paths_keep_their_channels(randomised):
     model = wfnb.create_model("resnet20", "digits", width=0.5).double().eval()
     wf = with_closed(randomised(wfnb.WFNet(model, 10)), halves)
     x = torch.randn(4, 1, 16, 16, dtype=torch.float64)
@@ -93,7 +87,7 @@ def test_residual_paths_keep_theirs(randomised):
 
 
 def test_constant_planes_at_padded_borders(images):
-    """A closed channel behind a batch norm that shifts is a plane of ones, which a padded convolution sees less of at the border."""
+    """Batch norm turns a closed channel into a constant plane, of which padding leaves less at borders."""
     model = nn.Sequential(
         nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
         nn.Conv2d(4, 5, 3, padding=1, stride=2), nn.Flatten(), nn.Linear(5 * 16, 5),
@@ -138,8 +132,8 @@ def test_a_flattening_in_between(images):
     assert pruned[5].weight.shape == (5, 16)
 
 
-def test_channels_that_are_mixed_on_their_way_stay(images):
-    """What normalises over channels makes something else of a closed one for every image; a single image does not hide that."""
+def test_channels_that_are_mixed_are_kept(images):
+    """A softmax over channels makes closed channels differ between images; this shows with one image, too."""
 
     class Mixes(nn.Module):
         def __init__(self):
@@ -167,8 +161,8 @@ def test_single_precision_sets_and_other_thresholds(network, randomised, images)
     )
 
 
-def test_as_many_go_as_leave_each_prediction(trained, digits):
-    """Without a threshold: the last one before the first at which a network with those gates at 0 takes an image for something else."""
+def test_the_default_threshold_keeps_every_prediction(trained, digits):
+    """Without ``below``: the last threshold before the first at which a prediction changes."""
     wf = wfnb.WFNet(copy.deepcopy(trained).double(), 10)
     with torch.no_grad():  # every sixth gate or so is below 0.5
         for table in wf.alphas().values():
@@ -219,7 +213,7 @@ def test_memory_format_stays(randomised):
 
 
 @pytest.mark.parametrize("source", ["torchvision", "timm"])
-def test_networks_of_others(source, randomised):
+def test_networks_of_other_libraries(source, randomised):
     if source == "torchvision":
         from torchvision.models import vgg11
 

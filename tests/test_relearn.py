@@ -1,4 +1,4 @@
-"""Relearning: epochs are counted exactly, failures count as the cap, and only what is said is trained."""
+"""Relearning: exact counts of epochs, failures as the cap, and only the named parameters are trained."""
 
 from copy import deepcopy
 from types import SimpleNamespace
@@ -116,7 +116,7 @@ def test_images_are_drawn_from_all_classes_anew_each_epoch_and_alike_for_all_met
 
 
 @pytest.mark.parametrize("trains", ["weights", "alpha"])
-def test_only_what_is_said_is_trained(trains, monkeypatch):
+def test_only_the_named_parameters_are_trained(trains, monkeypatch):
     torch.manual_seed(0)
     wf = WFNet(Tiny(), K, example=HELD_OUT)
     before = {name: value.clone() for name, value in wf.state_dict().items()}
@@ -146,7 +146,7 @@ def test_the_mask_is_on_while_the_weights_are_trained():
     assert found.accuracy == (expected, expected)
 
 
-def test_what_cannot_be_done_is_said():
+def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="unknown way to relearn 'gates'"):
         relearn_time(Tiny(), DATA, HELD_OUT, 1, 1.0, trains="gates")
     with pytest.raises(ValueError, match="needs a WFNet, not a Tiny"):

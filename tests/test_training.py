@@ -1,4 +1,4 @@
-"""How originals are trained: what of it can be set and is not shown by the accuracy that a network reaches."""
+"""Training settings whose effect does not show in the accuracy that a network reaches."""
 
 import copy
 
@@ -24,7 +24,7 @@ def vit():
     return wfnb.create_model("vit_t", "digits", width=1 / 8, depth=2)
 
 
-def test_patches_are_left_out_while_a_network_is_trained_and_no_longer(vit, few):
+def test_patches_are_left_out_in_training_only(vit, few):
     seen = []
     vit.blocks[0].register_forward_hook(
         lambda module, args, out: seen.append((module.training, args[0].shape[1]))
@@ -35,7 +35,7 @@ def test_patches_are_left_out_while_a_network_is_trained_and_no_longer(vit, few)
     assert set(seen) == {(True, 1 + patches * 3 // 4), (False, 1 + patches)}  # the class token is always seen
 
 
-def test_the_patches_left_out_are_others_each_time(vit, few):
+def test_other_patches_are_left_out_each_time(vit, few):
     kept = []
 
     def keep(module, args, out):

@@ -1,4 +1,4 @@
-"""The networks of the paper: sizes against known values and sums by hand, thin forms, timm by name, and what is refused."""
+"""The paper's networks: sizes against known values and sums by hand, thin forms, timm, refusals."""
 
 import os
 import subprocess
@@ -172,7 +172,7 @@ def test_what_is_refused(given, words):
 
 
 def test_an_odd_batch_trains_on_two_threads():
-    """torch 2.14 corrupts its memory in the gradient of a strided 1x1 convolution there, and the process dies."""
+    """There the gradient of a strided 1x1 convolution writes out of bounds in torch 2.14 and crashes."""
     code = """
 import torch
 from wfnb import create_model

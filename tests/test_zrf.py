@@ -78,5 +78,5 @@ def test_shapes_that_do_not_fit(shapes):
 
 
 def test_unknown_dialect():
-    with pytest.raises(ValueError, match=r"'german'.*'paper' and 'bad-teaching'"):
+    with pytest.raises(ValueError, match=r"'german'.*'paper', 'bad-teaching'"):
         zrf(torch.zeros(2, 3), torch.zeros(2, 3), dialect="german")

@@ -1,1 +1,1 @@
-"""What a network is compared with, and looked into by: baselines, pruning, filters, other data, the lesson's checks."""
+"""Analyses of an unlearned network: baselines, pruning, filters, other data; and the lesson's checks."""

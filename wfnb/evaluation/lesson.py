@@ -1,6 +1,7 @@
-"""Checks of the lesson's five exercises: each tries an answer on small random inputs and says, in one sentence, what is not right yet.
+"""Checks of the lesson's five exercises: each compares an answer with the solution on small random inputs.
 
-An answer of ``...`` (the placeholder) is reported as not answered; nothing here raises, so that the lesson runs from top to bottom.
+An answer of ``...`` (the placeholder) counts as not answered. A wrong answer gives a sentence, not an
+exception, so that the lesson runs from top to bottom.
 """
 
 from collections.abc import Callable
@@ -18,22 +19,22 @@ def gate(alpha: Tensor) -> Tensor:
 
 
 def gated_conv(x: Tensor, weight: Tensor, bias: Tensor, s: Tensor) -> Tensor:
-    """Exercise 2: the convolution of x (B, C, H, W) with the weight (C_out, C, k, k) and the bias scaled by the gates s (C_out,)."""
+    """Exercise 2: a convolution whose weight (C_out, C, k, k) and bias are scaled by the gates s (C_out,)."""
     return F.conv2d(x, s[:, None, None, None] * weight, s * bias, padding=1)
 
 
 def gated_output(x: Tensor, weight: Tensor, bias: Tensor, s: Tensor) -> Tensor:
-    """Exercise 3: the same with a gate an image and channel, s (B, C_out), from one call of the frozen convolution."""
+    """Exercise 3: the same with gates s (B, C_out) for each image, in one call of the frozen convolution."""
     return s[:, :, None, None] * F.conv2d(x, weight, bias, padding=1)
 
 
 def unlearning_loss(loss_r: Tensor, loss_f: Tensor) -> Tensor:
-    """Exercise 4: Eq. 3 with both weights 1, from the losses of each retained image and of each image to forget."""
+    """Exercise 4: Eq. 3 with both weights 1, from the losses of images to retain and of images to forget."""
     return loss_r.mean() + (1 / loss_f).mean()
 
 
 def retain_forget(predicted: Tensor, labels: Tensor, c: int) -> tuple[float, float]:
-    """Exercise 5: Acc_r and Acc_f of class c, shares in [0, 1], from predicted and true classes (N,)."""
+    """Exercise 5: Acc_r and Acc_f of class c, in [0, 1], from predicted and true classes (N,)."""
     right = predicted == labels
     return float(right[labels != c].float().mean()), float(right[labels == c].float().mean())
 
@@ -46,9 +47,53 @@ SOLUTIONS: dict[int, Callable] = {
     5: retain_forget,
 }
 
+_results: dict[int, str] = {}  # of the last check of each exercise
 
-def _trials(exercise: int) -> list[tuple]:
-    """Inputs on which an answer is compared with the solution."""
+
+def check(exercise: int, answer: object) -> str:
+    """Check an answer, a function; returns a sentence with "right", "not answered yet" or "not yet, ...".
+
+    Raises:
+        ValueError: There is no such exercise.
+
+    >>> check(1, torch.sigmoid)
+    'Exercise 1: right.'
+    """
+    if exercise not in SOLUTIONS:
+        raise ValueError(f"there is no exercise {exercise}: allowed are {', '.join(map(str, SOLUTIONS))}.")
+    _results[exercise] = _result(exercise, answer)
+    return f"Exercise {exercise}: {_results[exercise]}."
+
+
+def score() -> dict[str, int]:
+    """The number of exercises answered, and answered right."""
+    results = list(_results.values())
+    return {
+        "answered": len(results) - results.count("not answered yet"),
+        "right": results.count("right"),
+    }
+
+
+def _result(exercise: int, answer: object) -> str:
+    if answer is ...:
+        return "not answered yet"
+    if not callable(answer):
+        return f"not yet, the answer must be a function, not {type(answer).__name__}"
+    for inputs in _inputs(exercise):
+        try:
+            given = answer(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
+        except Exception as error:
+            return f"not yet, it raises {type(error).__name__}: {error}".rstrip(".")
+        if given is ...:
+            return "not answered yet"
+        difference = _difference(given, SOLUTIONS[exercise](*inputs))
+        if difference:
+            return f"not yet, {difference}"
+    return "right"
+
+
+def _inputs(exercise: int) -> list[tuple]:
+    """The inputs on which an answer is compared with the solution."""
     random = torch.Generator().manual_seed(exercise)
 
     def normal(*shape: int) -> Tensor:
@@ -56,69 +101,30 @@ def _trials(exercise: int) -> list[tuple]:
 
     x, weight, bias = normal(4, 3, 6, 6), normal(5, 3, 3, 3), normal(5)
     labels, predicted = (torch.randint(0, 4, (60,), generator=random) for _ in range(2))
-    return {
+    inputs: dict[int, list[tuple]] = {
         1: [(torch.tensor([-3.0, 0.0, 3.0]),), (normal(2, 7),)],
         2: [(x, weight, bias, torch.sigmoid(normal(5))), (x, weight, bias, torch.zeros(5))],
         3: [(x, weight, bias, torch.sigmoid(normal(4, 5))), (x, weight, bias, torch.ones(4, 5))],
         4: [(normal(6).abs(), normal(8).abs() + 0.1), (torch.ones(1), torch.tensor([0.5, 4.0]))],
         5: [(predicted, labels, c) for c in (0, 3)],
-    }[exercise]
+    }
+    return inputs[exercise]
 
 
-def _compare(given: object, wanted: object) -> str:
-    """What is wrong with a value, or ""."""
-    if isinstance(wanted, tuple):
-        if not isinstance(given, tuple) or len(given) != len(wanted):
-            return f"it must give {len(wanted)} values"
-        return next((text for text in map(_compare, given, wanted) if text), "")
+def _difference(given: object, expected: object) -> str:
+    """How a value differs from the expected one, in words; "" if it does not."""
+    if isinstance(expected, tuple):
+        if not isinstance(given, tuple) or len(given) != len(expected):
+            return f"it must return {len(expected)} values"
+        return next((text for text in map(_difference, given, expected) if text), "")
     try:
         given = torch.as_tensor(given, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
-        return f"it gives {type(given).__name__}, not numbers"
-    wanted = torch.as_tensor(wanted, dtype=torch.float32)
-    if given.shape != wanted.shape:
-        return f"it gives the shape {tuple(given.shape)}, not {tuple(wanted.shape)}"
-    if not torch.allclose(given, wanted, atol=1e-4, rtol=1e-4):
-        return f"its values differ by up to {float((given - wanted).abs().nan_to_num(torch.inf).max()):.3g}"
+        return f"it returns {type(given).__name__}, not numbers"
+    expected = torch.as_tensor(expected, dtype=torch.float32)
+    if given.shape != expected.shape:
+        return f"it returns the shape {tuple(given.shape)}, not {tuple(expected.shape)}"
+    if not torch.allclose(given, expected, atol=1e-4, rtol=1e-4):
+        largest = float((given - expected).abs().nan_to_num(torch.inf).max())
+        return f"its values differ by up to {largest:.3g}"
     return ""
-
-
-_states: dict[int, str] = {}
-
-
-def check(exercise: int, answer: object) -> str:
-    """Try an answer, a function; returns a sentence that begins with "right", "not answered yet" or "not yet".
-
-    Raises:
-        ValueError: There is no such exercise.
-    """
-    if exercise not in SOLUTIONS:
-        raise ValueError(f"there is no exercise {exercise}: allowed are {', '.join(map(str, SOLUTIONS))}.")
-    _states[exercise] = _checked(exercise, answer)
-    return f"Exercise {exercise}: {_states[exercise]}."
-
-
-def _checked(exercise: int, answer: object) -> str:
-    if answer is ...:
-        return "not answered yet"
-    if not callable(answer):
-        return f"not yet, the answer must be a function, not {type(answer).__name__}"
-    for trial in _trials(exercise):
-        try:
-            given = answer(*(part.clone() if isinstance(part, Tensor) else part for part in trial))
-        except Exception as error:
-            return f"not yet, it raises {type(error).__name__}: {error}".rstrip(".")
-        if given is ...:
-            return "not answered yet"
-        wrong = _compare(given, SOLUTIONS[exercise](*trial))
-        if wrong:
-            return f"not yet, {wrong}"
-    return "right"
-
-
-def score() -> dict[str, int]:
-    """How many exercises were answered, and how many rightly."""
-    return {
-        "answered": sum(s != "not answered yet" for s in _states.values()),
-        "right": sum(s == "right" for s in _states.values()),
-    }

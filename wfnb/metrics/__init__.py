@@ -1,10 +1,10 @@
-"""The metrics of the paper, and those that accuracy does not see."""
+"""The paper's metrics, and what accuracy does not see: linear probes, relearning, insertion and deletion."""
 
 from wfnb.metrics.insertion import InsertionDeletion, insertion_deletion
 from wfnb.metrics.per_class import class_table
 from wfnb.metrics.probe import linear_probe_recall
 from wfnb.metrics.relearn import RelearnTime, relearn_curves, relearn_summary, relearn_time
-from wfnb.metrics.retain_forget import RetainForget, predict, retain_forget_accuracy
+from wfnb.metrics.retain_forget import RetainForget, retain_forget_accuracy
 from wfnb.metrics.scores import (
     class_accuracy,
     each_row,
@@ -16,7 +16,7 @@ from wfnb.metrics.scores import (
     unlearning_scores,
 )
 from wfnb.metrics.zrf import zrf
-from wfnb.originals.training import accuracy
+from wfnb.originals.inference import accuracy, predict
 
 __all__ = [
     "InsertionDeletion",

@@ -1,4 +1,4 @@
-"""The rows of Table 1: what each notebook writes to its ``metrics.json``, in percent where the name says so."""
+"""The rows of Table 1, as notebooks write them to ``metrics.json``; names in ``_pct`` are percentages."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from wfnb.metrics.probe import linear_probe_recall
-from wfnb.metrics.retain_forget import accuracy_from_counts, class_counts, predict
+from wfnb.metrics.probe import network_recall
+from wfnb.metrics.retain_forget import accuracy_from_counts, class_counts
 from wfnb.metrics.zrf import zrf
 from wfnb.net import WFNet
-from wfnb.originals.features import collect_features
+from wfnb.originals.inference import predict
 
 __all__ = [
     "class_accuracy",
@@ -21,18 +21,94 @@ __all__ = [
     "pair_scores",
     "probe_recalls",
     "probe_scores",
+    "row_counts",
     "unlearning_scores",
 ]
 
 
 def class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """(K,), the accuracy of each class in percent."""
+    """(K,), the accuracy on each class in percent."""
     counts = class_counts(labels, logits.argmax(1), num_classes).cpu().double()
     return 100 * counts.diagonal() / counts.sum(1)
 
 
-def scores(counts: Tensor, zrf_per_class: list[float], classes: Sequence[int]) -> dict[str, object]:
-    """Acc_r, Acc_f and ZRF, macro means over classes and per class, from one confusion matrix (K, K) and one ZRF a forgotten class."""
+def original_scores(
+    logits: Tensor, random_logits: Tensor, labels: Tensor, num_classes: int
+) -> dict[str, object]:
+    """The row *Original*: a network that forgets nothing, scored as if each class had been forgotten in turn.
+
+    Args:
+        logits, random_logits: (N, K), of the network and of a freshly initialised one.
+        labels: (N,).
+    """
+    counts = class_counts(labels, logits.argmax(1), num_classes)
+    per_class = [zrf(logits[labels == c], random_logits[labels == c]) for c in range(num_classes)]
+    result = _scores(counts.expand(num_classes, -1, -1), per_class, range(num_classes))
+    return result | {
+        "test_accuracy_pct": float(100 * counts.diagonal().sum() / counts.sum()),
+        "confusion": counts.tolist(),
+    }
+
+
+def unlearning_scores(
+    wf: WFNet, random_model: nn.Module, images: Tensor, labels: Tensor
+) -> dict[str, object]:
+    """The row *WF-Net*: ``forgetting_scores`` of each row of ``wf``."""
+    return forgetting_scores(each_row(wf), random_model, images, labels)
+
+
+def forgetting_scores(
+    networks: Iterable[tuple[int, nn.Module]], random_model: nn.Module, images: Tensor, labels: Tensor
+) -> dict[str, object]:
+    """Acc_r, Acc_f and ZRF with each of some classes forgotten in turn, per class and averaged.
+
+    Args:
+        networks: Pairs of a forgotten class and the network that has forgotten it; used one after the other.
+        random_model: The same architecture, freshly initialised, in eval mode.
+        images, labels: (N, C, H, W) and (N,); every class must occur.
+    """
+    random_logits = predict(random_model, images)
+    classes, counts, per_class = [], [], []
+    for c, network in networks:
+        confusion, score = _network_counts(network, c, random_logits, images, labels)
+        classes.append(c)
+        counts.append(confusion)
+        per_class.append(score)
+    return _scores(torch.stack(counts), per_class, classes)
+
+
+def each_row(wf: WFNet, classes: Iterable[int] | None = None) -> Iterator[tuple[int, WFNet]]:
+    """Pairs of a class (default: all) and ``wf``, with the row of that class chosen until the next pair."""
+    for c in range(wf.num_classes) if classes is None else classes:
+        with wf.forgetting(c):
+            yield c, wf
+
+
+def row_counts(
+    wf: WFNet, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor
+) -> tuple[Tensor, float]:
+    """Confusion matrix (K, K) of all images with ``forget`` forgotten, and the ZRF on images of ``forget``.
+
+    Args:
+        random_logits: (N, K), of a freshly initialised network; ``None`` for a ZRF of NaN.
+    """
+    with wf.forgetting(forget):
+        return _network_counts(wf, forget, random_logits, images, labels)
+
+
+def _network_counts(
+    network: nn.Module, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor
+) -> tuple[Tensor, float]:
+    """``row_counts`` of any network that has forgotten ``forget``."""
+    logits = predict(network, images)
+    classes = sorted(forget) if isinstance(forget, set) else [forget]
+    own = torch.isin(labels, torch.tensor(classes, device=labels.device))
+    score = float("nan") if random_logits is None else zrf(logits[own], random_logits[own])
+    return class_counts(labels, logits.argmax(1), logits.shape[1]), score
+
+
+def _scores(counts: Tensor, zrf_per_class: list[float], classes: Sequence[int]) -> dict[str, object]:
+    """Acc_r, Acc_f and ZRF, averaged and per class, from a confusion matrix and a ZRF a forgotten class."""
     accuracy = accuracy_from_counts(counts.cpu(), classes)
     return {
         "classes": list(classes),
@@ -45,89 +121,15 @@ def scores(counts: Tensor, zrf_per_class: list[float], classes: Sequence[int]) -
     }
 
 
-def original_scores(
-    logits: Tensor, random_logits: Tensor, labels: Tensor, num_classes: int
-) -> dict[str, object]:
-    """The row *Original* : a network that forgets nothing, scored as if each class had been forgotten in turn.
-
-    Args:
-        logits, random_logits: (N, K), of the network and of a freshly initialised one.
-    """
-    counts = class_counts(labels, logits.argmax(1), num_classes)
-    per_class = [zrf(logits[labels == c], random_logits[labels == c]) for c in range(num_classes)]
-    result = scores(counts.expand(num_classes, -1, -1), per_class, range(num_classes))
-    return result | {
-        "test_accuracy_pct": float(100 * counts.diagonal().sum() / counts.sum()),
-        "confusion": counts.tolist(),
-    }
-
-
-def unlearning_scores(
-    wf: WFNet, random_model: nn.Module, images: Tensor, labels: Tensor
-) -> dict[str, object]:
-    """The row *WF-Net*: each row of ``wf`` applied to all images in turn."""
-    return forgetting_scores(each_row(wf), random_model, images, labels)
-
-
-def each_row(wf: WFNet, classes: Iterable[int] | None = None) -> Iterator[tuple[int, WFNet]]:
-    """Each class (or each of ``classes``), and ``wf`` itself, with that class's row chosen while the pair is in use."""
-    for c in range(wf.num_classes) if classes is None else classes:
-        with wf.forgetting(c):
-            yield c, wf
-
-
-def forgetting_scores(
-    networks: Iterable[tuple[int, nn.Module]], random_model: nn.Module, images: Tensor, labels: Tensor
-) -> dict[str, object]:
-    """Acc_r, Acc_f and ZRF of one network a forgotten class, per class and meaned over those classes.
-
-    Args:
-        networks: Pairs of a forgotten class and the network that is to have forgotten it; used one after the other.
-        random_model: The same architecture never trained, in eval mode.
-        images, labels: (N, C, H, W) and (N,); every class must occur.
-    """
-    random_logits = predict(random_model, images)
-    classes, counts, per_class = [], [], []
-    for c, network in networks:
-        confusion, score = network_counts(network, c, random_logits, images, labels)
-        classes.append(c)
-        counts.append(confusion)
-        per_class.append(score)
-    return scores(torch.stack(counts), per_class, classes)
-
-
-def network_counts(
-    network: nn.Module, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor
-) -> tuple[Tensor, float]:
-    """What a network that is to have forgotten some classes makes of all images: the confusion matrix (K, K), and the ZRF of those classes.
-
-    Args:
-        random_logits: (N, K), of a freshly initialised network; ``None`` where there is none, and the ZRF is NaN then.
-    """
-    logits = predict(network, images)
-    own = torch.isin(
-        labels, torch.tensor(sorted(forget) if isinstance(forget, set) else [forget], device=labels.device)
-    )
-    score = float("nan") if random_logits is None else zrf(logits[own], random_logits[own])
-    return class_counts(labels, logits.argmax(1), logits.shape[1]), score
-
-
-def row_counts(
-    wf: WFNet, forget: int | set[int], random_logits: Tensor | None, images: Tensor, labels: Tensor
-) -> tuple[Tensor, float]:
-    """``network_counts`` of ``wf`` with these classes chosen."""
-    with wf.forgetting(forget):
-        return network_counts(wf, forget, random_logits, images, labels)
-
-
 def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str, float]]:
-    """Two classes at once: Acc_r and Acc_f in percent for each rule of combining rows, meaned over up to ten neighbouring pairs.
+    """Two classes at once: Acc_r and Acc_f in percent for each rule of combining rows, averaged over pairs.
 
-    Acc_f is the micro accuracy on the images of both classes, Acc_r on all others.
+    The pairs are up to ten of neighbouring classes. Acc_f is the micro accuracy on the images of both
+    classes, Acc_r on all others. Two classes or fewer give no scores.
     """
     pairs = list(pairwise([*range(wf.num_classes), 0]))[:10] if wf.num_classes > 2 else []
     found = {}
-    for rule in ("min", "product"):
+    for rule in ("min", "product") if pairs else ():
         retained, forgotten = [], []
         for pair in pairs:
             with wf.forgetting(set(pair)), wf.combining(rule):
@@ -135,36 +137,31 @@ def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str
             own = torch.isin(labels, torch.tensor(pair, device=labels.device))
             retained.append(right[~own].float().mean())
             forgotten.append(right[own].float().mean())
-        if pairs:
-            found[rule] = {
-                "acc_r_pct": float(100 * torch.stack(retained).mean()),
-                "acc_f_pct": float(100 * torch.stack(forgotten).mean()),
-            }
+        found[rule] = {
+            "acc_r_pct": float(100 * torch.stack(retained).mean()),
+            "acc_f_pct": float(100 * torch.stack(forgotten).mean()),
+        }
     return found
 
 
 def probe_recalls(
     networks: Iterable[tuple[int, nn.Module]], train: Dataset, test: Dataset, num_classes: int
 ) -> dict[str, object]:
-    """What a linear probe still finds of the class that each network has forgotten (``linear_probe_recall``), in percent."""
-    found = []
-    for c, network in networks:
-        recall = linear_probe_recall(
-            *(collect_features(network, part, num_classes) for part in (train, test))
-        )
-        found.append(100 * recall[c])
+    """Recall in percent of each forgotten class by a linear probe (``network_recall``), and their mean.
+
+    Args:
+        networks: As in ``forgetting_scores``.
+        train, test: The probe is fitted on ``train`` and scored on ``test``, both of all classes.
+    """
+    found = [100 * network_recall(network, train, test, num_classes)[c] for c, network in networks]
     return {"probe_recall_pct": sum(found) / len(found), "probe_recall_per_class_pct": found}
 
 
 def probe_scores(wf: WFNet, original: nn.Module, train: Dataset, test: Dataset) -> dict[str, object]:
-    """What a linear probe still finds of each forgotten class (``linear_probe_recall``), in percent, and finds in the original."""
+    """``probe_recalls`` of each row of ``wf``, and the recall of each class in the original."""
     k = wf.num_classes
-    without = [
-        100 * recall
-        for recall in linear_probe_recall(*(collect_features(original, part, k) for part in (train, test)))
-    ]
-    original_recall = {
-        "probe_recall_original_pct": sum(without) / k,
-        "probe_recall_original_per_class_pct": without,
+    before = [100 * recall for recall in network_recall(original, train, test, k)]
+    return probe_recalls(each_row(wf), train, test, k) | {
+        "probe_recall_original_pct": sum(before) / k,
+        "probe_recall_original_per_class_pct": before,
     }
-    return probe_recalls(each_row(wf), train, test, k) | original_recall

@@ -1,1 +1,1 @@
-"""The networks that are to forget: data sets, architectures, training, weights from elsewhere."""
+"""The original networks: data sets, architectures, training, and weights from elsewhere."""

@@ -1,4 +1,4 @@
-"""The names that users choose from, and the paper's names for them."""
+"""Names of data sets and architectures, and what tables and figures call them."""
 
 __all__ = ["ARCHITECTURES", "PAPER_DATASETS", "TASKS", "TIMM", "paper_name"]
 
@@ -14,11 +14,15 @@ ARCHITECTURES = {
     "resnet20": ("ResNet-20", None),
 }
 
-TIMM = "pretrained"  # in the place of a checkpoint's file: timm's own weights
+TIMM = "pretrained"  # as a checkpoint: timm's own weights
 
 PAPER_DATASETS = {"digits": "Digits", "mnist": "MNIST", "cifar10": "CIFAR-10", "imagenet": "ImageNet-1k"}
 
 
 def paper_name(name: str) -> str:
-    """The name that tables and figures show for an architecture or a data set: ``"resnet18"`` is ``"ResNet-18"``."""
+    """The name of an architecture or a data set in tables and figures; an unknown name stays.
+
+    >>> paper_name("resnet18"), paper_name("cifar10"), paper_name("my_net")
+    ('ResNet-18', 'CIFAR-10', 'my_net')
+    """
     return ARCHITECTURES[name][0] if name in ARCHITECTURES else PAPER_DATASETS.get(name, name)

@@ -54,6 +54,9 @@ class Step:
 # `recipes` and `presets` are not among them: the settings in force are compared by value
 _TRAIN = (
     "originals/data",
+    "originals/folders",
+    "originals/images",
+    "originals/inference",
     "metrics/retain_forget",
     "metrics/scores",
     "metrics/zrf",
@@ -61,7 +64,16 @@ _TRAIN = (
     "originals/zoo",
 )
 _UNTRAIN = (*_TRAIN, "originals/features", "layers", "losses", "metrics/probe", "net", "untraining")
-_WFNET = ("originals/data", "layers", "metrics/retain_forget", "net", "originals/zoo")
+_WFNET = (
+    "originals/data",
+    "originals/folders",
+    "originals/images",
+    "originals/inference",
+    "layers",
+    "metrics/retain_forget",
+    "net",
+    "originals/zoo",
+)
 _BASELINES = (*_UNTRAIN, "evaluation/baselines")
 _EXPLORE = (*_UNTRAIN, "explorer/lookups")
 
