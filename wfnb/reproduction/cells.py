@@ -209,7 +209,11 @@ class Cell:
                 f"step {self.step!r} has no settings to change; allowed are those of train and of what untrains."
             )
         network = self.plan.network(self.dataset, self.arch)
-        resolved: dict[str, Any] = {"width": network.width, "depth": network.depth, "images": self.plan.images}
+        resolved: dict[str, Any] = {
+            "width": network.width,
+            "depth": network.depth,
+            "images": self.plan.images,
+        }
         if self.step == "train":
             training = network.training.changed(self.settings)
             resolved |= {"pretrained": network.pretrained, "training": asdict(training)}

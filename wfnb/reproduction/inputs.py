@@ -111,14 +111,16 @@ class RunInputs:
         )
         return model.eval()
 
-    def network(self) -> "nn.Module":
+    def checkpoint_network(self) -> "nn.Module":
         """The network of the parameter ``checkpoint`` (a file or timm's weights), in eval mode; without one, the trained original."""
         from wfnb.originals.pretrained import load_network, read_weights
 
         source, settings = self.cell.options.get("checkpoint"), self.settings
         if not source:
             return self.original()
-        weights = None if source == TIMM else read_weights(source)  # before the images, which take long to read
+        weights = (
+            None if source == TIMM else read_weights(source)
+        )  # before the images, which take long to read
         data = self.data
         model = load_network(
             self.cell.arch, weights, data.class_names, channels=data.channels, size=data.size,

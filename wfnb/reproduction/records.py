@@ -179,7 +179,9 @@ def commit() -> str:
     """The commit of the project's checkout, with ``-dirty`` where files have changed since; ``"unknown"`` outside of one."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        out = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=10, check=True)
+        out = subprocess.run(
+            command, cwd=project_root(), capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return out.stdout.strip()

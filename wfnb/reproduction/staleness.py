@@ -1,12 +1,14 @@
 """Which code the numbers of a notebook depend on, and its hash: a finished run is stale once that hash has changed.
 
-The names in a notebook's code are followed through our own modules, definition by definition: functions, classes and assignments at a module's
-top level. A class counts with its bases, decorators, fields, dunder methods and the methods that a framework calls. Any other method counts only
-if its name is read as an attribute somewhere in the code that counts.
+The names in a notebook's code are followed through our own modules, definition by definition: functions,
+classes and assignments at a module's top level. A class counts with its bases, decorators, fields, dunder
+methods and the methods that a framework calls. Any other method counts only if its name is read as an
+attribute somewhere in the code that counts.
 
-The hash is SHA-256 over the syntax trees of these definitions, by name and not by module. Comments, formatting, docstrings, annotations, imports
-and the arguments of raised exceptions are left out: rewording a text or moving a definition makes nothing stale. Empty fields of the trees are left
-out too, because Python versions print them differently. A name that is computed at run time (``getattr(x, name)``) cannot be followed.
+The hash is SHA-256 over the syntax trees of these definitions, by name and not by module. Comments, formatting,
+docstrings, annotations, imports and the arguments of raised exceptions are left out: rewording a text or moving
+a definition makes nothing stale. Empty fields of the trees are left out too, because Python versions print them
+differently. A name that is computed at run time (``getattr(x, name)``) cannot be followed.
 """
 
 import ast
@@ -15,30 +17,33 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Code", "code_of"]
 
 PACKAGE = Path(__file__).resolve().parent.parent
-# Not followed: these check, show, plan or record, and change no number. The settings of recipes and presets are compared by value.
+# Not followed: these check, show, plan or record, and change no number. Settings of recipes and presets are
+# compared by value.
 PLUMBING = {
-    "wfnb.checks", "wfnb.figures", "wfnb.paths", "wfnb.progress", "wfnb.recipes", "wfnb.reproduction.cells", "wfnb.reproduction.notebooks",
-    "wfnb.reproduction.presets", "wfnb.reproduction.records", "wfnb.reproduction.runs",
+    f"wfnb.{module}" for module in (
+        "checks", "figures", "paths", "progress", "recipes", "reproduction.cells", "reproduction.notebooks",
+        "reproduction.presets", "reproduction.records", "reproduction.runs",
+    )
 }  # fmt: skip
 INPUTS = "wfnb.reproduction.inputs", "RunInputs"  # what `runs.start` gives every notebook
-# The methods of its modules that torch calls by name. Of other classes from outside, any method may be called there.
+# Methods of modules that torch calls by name. A class that inherits from another class of a library may have
+# any of its methods called there.
 CALLED_BY_TORCH = {"forward", "train", "_apply", "_load_from_state_dict", "_save_to_state_dict"}
-CLASSES_THAT_CALL_NO_OTHERS = {"Module", "object"}
-
+CLASSES_CALLING_NO_OTHERS = {"Module", "object"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef)
-_UNREAD = {"ctx", "kind", "type_comment", "type_params"}  # fields of syntax trees that say nothing about a result
+_IGNORED_FIELDS = {"annotation", "cause", "ctx", "kind", "returns", "type_comment", "type_params"}
 
 Names = tuple[str, ...]  # a dotted name: ("metrics", "zrf")
 
 
 class Code(NamedTuple):
-    """Code that a notebook's numbers depend on: its hash, the files of our modules that hold it, the names of its definitions."""
+    """The code that a notebook's numbers depend on: its hash, files of our package, names of definitions there."""
 
     sha256: str
     files: tuple[Path, ...]
@@ -63,7 +68,7 @@ class _Definition(NamedTuple):
 
 
 class _Module(NamedTuple):
-    """A parsed module. ``statements`` are those without a name, such as calls; they count as soon as one of its definitions does."""
+    """A parsed module. ``statements`` bind no name, such as calls; they count if any definition of the module does."""
 
     definitions: dict[str, list[_Definition]]
     statements: list[_Definition]
@@ -74,18 +79,24 @@ def code_of(notebook: Path, package: Path | None = None) -> Code:
     """The code that a notebook's numbers depend on.
 
     Args:
-        package: The folder of our package; ``wfnb`` itself where left out.
+        package: The folder of the package to follow; ``wfnb`` where left out.
 
     Raises:
         ValueError: The notebook or a module is not valid Python.
     """
     package = package or PACKAGE
+    files = {_module_name(file, package): file for file in sorted(package.rglob("*.py"))}
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    sources = tuple((_module_name(file, package), file.read_text(encoding="utf-8")) for file in sorted(package.rglob("*.py")))
-    sha256, modules, definitions = _followed(notebook.name, code, sources)
-    files = tuple(file for file in sorted(package.rglob("*.py")) if _module_name(file, package) in modules)
-    return Code(sha256, files, definitions)
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    sources = tuple((module, file.read_text(encoding="utf-8")) for module, file in files.items())
+    found = _reached(notebook.name, source, sources)
+    text = "\n".join(f"{one.name}\n{one.tree}" for one in found)
+    ours = [one for one in found if one.module in files]
+    return Code(
+        hashlib.sha256(text.encode()).hexdigest(),
+        tuple(files[module] for module in sorted({one.module for one in ours})),
+        tuple(f"{one.module}.{one.name}" for one in ours),
+    )
 
 
 def _module_name(file: Path, package: Path) -> str:
@@ -93,16 +104,12 @@ def _module_name(file: Path, package: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@cache
-def _followed(notebook: str, code: str, sources: tuple[tuple[str, str], ...]) -> tuple[str, frozenset[str], Names]:
-    """Hash, modules and definitions; cached by content, so that a changed file is always seen."""
+@cache  # by content, so that a changed file is always seen
+def _reached(notebook: str, source: str, sources: tuple[tuple[str, str], ...]) -> list[_Definition]:
+    """A notebook's code as one definition of its own, and all definitions that it depends on, by name."""
     library = _Library(dict(sources))
-    found = library.reached([_definition(notebook, "", _tree(notebook, code)), *library.find(*INPUTS)])
-    sha = hashlib.sha256()
-    for name, tree in sorted((one.name, one.tree) for one in found):
-        sha.update(f"{name}\n{tree}\n".encode())
-    ours = [one for one in found if one.module != notebook]
-    return sha.hexdigest(), frozenset(one.module for one in ours), tuple(sorted(f"{one.module}.{one.name}" for one in ours))
+    found = library.reached([_definition(notebook, "", _tree(notebook, source)), *library.find(*INPUTS)])
+    return sorted(found, key=lambda one: (one.name, one.tree))
 
 
 class _Library:
@@ -112,7 +119,7 @@ class _Library:
         self.sources = sources
 
     def find(self, module: str, *names: str) -> list[_Definition]:
-        """The definition that ``module.names`` stands for, through imports and re-exports; nothing outside of our package or in plumbing."""
+        """The definition ``module.names``, through imports and re-exports; empty outside of our package and in plumbing."""
         if module not in self.sources or module in PLUMBING or not names:
             return []
         here, (name, *rest) = _parsed(module, self.sources[module]), names
@@ -140,16 +147,17 @@ class _Library:
         return list(found.values())
 
     def counts(self, method: _Definition, owner: _Definition, read: set[str]) -> bool:
-        """Whether a method of a class may be called where the attributes ``read`` are read."""
+        """Whether a method may be called, if ``read`` are the attributes that are read anywhere."""
         name = method.name.split(".")[1].partition("#")[0]
-        dunder = name.startswith("__") and name != "__repr__"  # which only shows
+        dunder = name.startswith("__") and name != "__repr__"  # for display only
         return dunder or name in read | CALLED_BY_TORCH or self.is_called_from_outside(owner)
 
     def is_called_from_outside(self, owner: _Definition) -> bool:
-        """Whether a class inherits, at whatever distance, from one that may call any of its methods."""
+        """Whether a class inherits, directly or not, from a class of a library that may call any method."""
         for base in owner.bases:
             ours = self.find(owner.module, *base)
-            if any(map(self.is_called_from_outside, ours)) or not (ours or base[-1] in CLASSES_THAT_CALL_NO_OTHERS):
+            known = bool(ours) or base[-1] in CLASSES_CALLING_NO_OTHERS
+            if not known or any(map(self.is_called_from_outside, ours)):
                 return True
         return False
 
@@ -164,17 +172,19 @@ def _tree(module: str, source: str) -> ast.Module:
 @cache
 def _parsed(module: str, source: str) -> _Module:
     tree = _tree(module, source)
-    outside = (part for statement in tree.body if not isinstance(statement, _SCOPES) for part in ast.walk(statement))
-    imports = {name: target for name, target in _imports(module, outside).items() if target != (module, name)} | _lazy(tree)
+    unscoped = [statement for statement in tree.body if not isinstance(statement, _SCOPES)]
+    imports = _imports(module, (part for statement in unscoped for part in ast.walk(statement))) | _lazy(tree)
     named: dict[str, list[_Definition]] = {}
     unnamed = []
     for statement in tree.body:
+        if _ignored(statement):
+            continue
         names = _bound(statement) - imports.keys()
         for name in names:
             before = named.setdefault(name, [])
             before.append(_definition(module, f"{name}#{len(before)}" if before else name, statement))
-        if not names and (one := _definition(module, f"#{len(unnamed)}", statement)).tree:
-            unnamed.append(one)
+        if not names:
+            unnamed.append(_definition(module, f"#{len(unnamed)}", statement))
     return _Module(named, unnamed, imports)
 
 
@@ -201,9 +211,11 @@ def _imports(module: str, nodes: Iterable[ast.AST]) -> dict[str, Names]:
                 found |= {alias.asname: (alias.name,)} if alias.asname else {first: (first,)}
         elif isinstance(node, ast.ImportFrom):
             if node.level or node.names[0].name == "*":
-                raise ValueError(f"{module}, line {node.lineno}: only 'from package.module import name' can be followed.")
-            found |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
-    return found
+                raise ValueError(
+                    f"{module}, line {node.lineno}: only 'from package.module import name' can be followed."
+                )
+            found |= {alias.asname or alias.name: (str(node.module), alias.name) for alias in node.names}
+    return {name: target for name, target in found.items() if target != (module, name)}  # a submodule
 
 
 def _lazy(tree: ast.Module) -> dict[str, Names]:
@@ -212,26 +224,27 @@ def _lazy(tree: ast.Module) -> dict[str, Names]:
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and _bound(statement) & {"_OBJECTS", "_MODULES"}:
             table = ast.literal_eval(statement.value)
-            found |= {name: (module, name) if "_OBJECTS" in _bound(statement) else (module,) for name, module in table.items()}
+            found |= {
+                name: (module, name) if "_OBJECTS" in _bound(statement) else (module,)
+                for name, module in table.items()
+            }
     return found
 
 
 def _definition(module: str, name: str, node: ast.AST) -> _Definition:
     methods: list[_Definition] = []
     bases: tuple[Names, ...] = ()
-    imports = _imports(module, ast.walk(node))
-    node = _Stripped().visit(node)
     if isinstance(node, ast.ClassDef):
-        bases = tuple(_dotted(base) or ("?",) for base in node.bases)
-        for part in node.body:
-            if isinstance(part, _FUNCTIONS):
-                twin = f"#{len(methods)}" if any(m.name == f"{name}.{part.name}" for m in methods) else ""
-                methods.append(_definition(module, f"{name}.{part.name}{twin}", part))
+        bases = tuple(_dotted(base) or ("",) for base in node.bases)
+        for part in (part for part in node.body if isinstance(part, _FUNCTIONS)):
+            twin = f"#{len(methods)}" if any(m.name == f"{name}.{part.name}" for m in methods) else ""
+            methods.append(_definition(module, f"{name}.{part.name}{twin}", part))
         node.body = [part for part in node.body if not isinstance(part, _FUNCTIONS)]
-    parts = list(ast.walk(node)) if node else []
+    parts = list(_walk(node))
     references = frozenset(names for part in parts if (names := _dotted(part)))
     attributes = frozenset(part.attr for part in parts if isinstance(part, ast.Attribute))
-    return _Definition(module, name, _text(node) if node else "", references, attributes, imports, bases, tuple(methods))
+    imports = _imports(module, ast.walk(node))
+    return _Definition(module, name, _text(node), references, attributes, imports, bases, tuple(methods))
 
 
 def _dotted(node: ast.AST) -> Names:
@@ -243,47 +256,38 @@ def _dotted(node: ast.AST) -> Names:
     return _dotted(node.value) if isinstance(node, ast.Subscript) else ()
 
 
-class _Stripped(ast.NodeTransformer):
-    """Removes what changes no number: docstrings, annotations, imports, the arguments of raised exceptions."""
+def _ignored(node: object) -> bool:
+    """Whether a statement is an import or a docstring, or an ``if TYPE_CHECKING:`` of imports."""
+    if isinstance(node, ast.If):
+        return not node.orelse and all(map(_ignored, node.body))
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return isinstance(node, (ast.Import, ast.ImportFrom))
 
-    def visit_Import(self, node: ast.AST) -> None:
-        return None
 
-    visit_ImportFrom = visit_Import
+def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
+    """The fields of a syntax tree that can change a result, without empty ones."""
+    for name, value in ast.iter_fields(node):
+        if isinstance(value, list):
+            value = [item for item in value if not _ignored(item)]
+        if isinstance(node, ast.Raise) and isinstance(value, ast.Call):
+            value = value.func
+        if name not in _IGNORED_FIELDS and value is not None and value != []:
+            yield name, value
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        docstring = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if docstring else self.generic_visit(node)
 
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        return ast.Raise(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        self.generic_visit(node)
-        return node if node.body or node.orelse else None  # `if TYPE_CHECKING:` holds imports alone
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        self.generic_visit(node)
-        node.annotation = None
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        node.returns = None
-        return node
-
-    visit_AsyncFunctionDef = visit_FunctionDef
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for _, value in _fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _walk(child)
 
 
 def _text(node: object) -> str:
-    """A syntax tree as text: ``ast.dump`` without positions and empty fields, which Python versions print differently."""
+    """A syntax tree as text."""
     if isinstance(node, list):
         return f"[{', '.join(map(_text, node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = [(name, value) for name, value in ast.iter_fields(node) if name not in _UNREAD and value not in (None, [])]
-    return f"{type(node).__name__}({', '.join(f'{name}={_text(value)}' for name, value in fields)})"
+    return f"{type(node).__name__}({', '.join(f'{name}={_text(value)}' for name, value in _fields(node))})"
