@@ -1,6 +1,5 @@
 """``wfnb status`` and ``wfnb reproduce``, and the graph behind them."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import sys
 import pytest
 
 from wfnb import cli
-from wfnb.reproduction.cells import STEPS, Cell, graph
+from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.presets import PRESETS
 
 
@@ -56,8 +55,6 @@ def test_settings_of_a_graph():
 
 
 def test_commands_can_be_pasted(monkeypatch):
-    import shlex
-
     ran = []
     monkeypatch.setattr(cli, "run_cell", lambda cell, given, quiet: ran.append(cell) or cell.executed)
     for wanted in (
@@ -133,30 +130,26 @@ def test_interrupt(monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_modules_of_the_steps_exist():
-    from pathlib import Path
+def test_help_and_status_import_no_torch():
+    program = "from wfnb import cli; cli.main(['status', '--preset', 'smoke']); cli.main(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "reproduce" in done.stdout
+    assert not [
+        line for line in done.stderr.splitlines() if line.endswith((" torch", " papermill", " snakemake"))
+    ]
 
-    import wfnb
 
-    for step in STEPS.values():
-        for module in step.modules:
-            assert (Path(wfnb.__file__).parent / f"{module}.py").is_file(), module
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="settings of glibc")
-def test_the_benchmark_starts_anew_with_the_memory_that_kernels_keep(monkeypatch):
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
+def test_the_benchmark_measures_in_this_process_with_the_given_repeats(monkeypatch, capsys):
     seen = []
 
-    def started(program, arguments):
-        seen.append((arguments[1:], os.environ["MALLOC_TRIM_THRESHOLD_"]))
-        raise ValueError("a new process is here now")
+    def measure(device, scale):
+        seen.append((device.type, scale.repeats))
+        raise ValueError("enough")
 
-    monkeypatch.setattr(os, "execv", started)
+    monkeypatch.setattr("wfnb.bench.measure.measure", measure)
     assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2
-    assert seen == [(["-m", "wfnb.cli", "bench", "--device", "cpu", "--repeats", "3"], str(2**28))]
-    monkeypatch.setattr("wfnb.bench.measure.measure", lambda device, scale: started(None, ["", scale.repeats]))
-    assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2  # once
-    assert seen[1][0] == [3]
+    assert seen == [("cpu", 3)]
+    assert cli.main(["bench", "--repeats", "1"]) == 2
+    assert "--repeats must be 2 or more, not 1" in capsys.readouterr().err

@@ -20,7 +20,8 @@ def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
 
 
 def check_type(what: str, value: object, example: T) -> T:
-    """``value``, which must be of exactly the type of ``example``; an int is converted where ``example`` is a float.
+    """``value``, which must be of exactly the type of ``example``; an int is converted where ``example`` is a
+    float.
 
     Raises:
         TypeError: ``value`` is of another type.
@@ -30,6 +31,7 @@ def check_type(what: str, value: object, example: T) -> T:
         return float(value)  # type: ignore[return-value]
     if type(value) is not wanted:
         raise TypeError(
-            f"{what} must be of type {wanted.__name__} (as {example!r}), not {type(value).__name__} {value!r}."
+            f"{what} must be of type {wanted.__name__} (as {example!r}), "
+            f"not {type(value).__name__} {value!r}."
         )
     return value

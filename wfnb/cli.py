@@ -1,5 +1,5 @@
-"""The command line. ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb status`` lists a preset's cells,
-``wfnb app`` serves the explorer, and ``wfnb bench`` measures speed and memory."""
+"""The command line. ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb status``
+lists a preset's cells, ``wfnb app`` serves the explorer, and ``wfnb bench`` measures speed and memory."""
 
 import argparse
 import os
@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; an error of the caller is one line on stderr and exit code 2."""
+    """Run the command line and return its exit code; an argument error is one line on stderr and code 2."""
     options = argument_parser().parse_args(arguments)
     try:
         code = options.call(options)
@@ -49,32 +49,62 @@ def argument_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute one notebook headless, with checked parameters")
     run.set_defaults(call=run_notebook)
     run.add_argument("notebook", help="its name or step, such as 01_untrain or untrain")
-    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; repeat")  # fmt: skip
+    run.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter; repeat",
+    )
     run.add_argument("-o", "--output", type=Path, help="the executed notebook (default: beside the results)")
     run.add_argument("--if-changed", action="store_true", help="do nothing if its results are up to date")
     run.add_argument("-v", "--verbose", action="store_true", help="show what the notebook prints")
-    run.add_argument("--accept", metavar="WHY", help="keep finished results although code changed, for this reason (noted in run.json)")  # fmt: skip
+    run.add_argument(
+        "--accept",
+        metavar="WHY",
+        help="keep finished results although code changed, for this reason (noted in run.json)",
+    )
 
-    reproduce = commands.add_parser("reproduce", help="run every cell of a preset that is not up to date, and print the tables")  # fmt: skip
+    reproduce = commands.add_parser(
+        "reproduce", help="run every cell of a preset that is not up to date, and print the tables"
+    )
     reproduce.set_defaults(call=reproduce_preset)
     reproduce.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
-    reproduce.add_argument("-j", "--cores", type=int, default=os.cpu_count(), help="notebooks at once (default: one a core)")  # fmt: skip
-    reproduce.add_argument("--set", action="append", default=[], metavar="STEP[/ARCH].SETTING=VALUE", help="such as untrain/resnet18.lambda1=1.0; repeat")  # fmt: skip
+    reproduce.add_argument(
+        "-j", "--cores", type=int, default=os.cpu_count(), help="notebooks at once (default: one a core)"
+    )
+    reproduce.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STEP[/ARCH].SETTING=VALUE",
+        help="such as untrain/resnet18.lambda1=1.0; repeat",
+    )
     reproduce.add_argument("snakemake", nargs="*", help="after --: further arguments to snakemake")
 
     status = commands.add_parser("status", help="list the cells of a preset: up to date, stale or missing")
     status.set_defaults(call=print_status)
     status.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
 
-    app = commands.add_parser("app", help="serve the explorer as a web page; makes a run on digits if there is none")  # fmt: skip
+    app = commands.add_parser(
+        "app", help="serve the explorer as a web page; makes a run on digits if there is none"
+    )
     app.set_defaults(call=serve_explorer)
     app.add_argument("--port", type=int, default=8866, help="the first port to try (default: 8866)")
-    app.add_argument("--ip", default="127.0.0.1", help="the address to serve at (default: 127.0.0.1, this machine only)")  # fmt: skip
+    app.add_argument(
+        "--ip", default="127.0.0.1", help="the address to serve at (default: 127.0.0.1, this machine only)"
+    )
 
-    bench = commands.add_parser("bench", help="measure speed and memory against the original network; writes runs/bench/<device>.json")  # fmt: skip
+    bench = commands.add_parser(
+        "bench", help="measure speed and memory against the original network; writes runs/bench/<device>.json"
+    )
     bench.set_defaults(call=run_benchmark)
     bench.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    bench.add_argument("--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)")  # fmt: skip
+    bench.add_argument(
+        "--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)"
+    )
     return parser
 
 
@@ -112,7 +142,7 @@ def step_named(name: str) -> str:
 
 
 def execute_notebook(options: argparse.Namespace, cell: Cell, given: dict[str, object]) -> int:
-    """Execute a cell's notebook and print its outcome in a line or two; the exit code is 1 if a cell of it raised."""
+    """Execute a cell's notebook and print its outcome; the exit code is 1 if it raised."""
     from papermill.exceptions import PapermillExecutionError
 
     output, quiet, started = options.output or cell.executed, not options.verbose, time.monotonic()

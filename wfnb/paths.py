@@ -1,8 +1,7 @@
 """The project root, the data folder and the runs folder, and safe writing there.
 
-Notebooks, papermill and test runners start in different folders, so every path is resolved from the project root.
-``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder.
-"""
+Notebooks, papermill and test runners start in different folders, so every path is resolved from the project
+root. ``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder."""
 
 import contextlib
 import fcntl
@@ -14,7 +13,7 @@ __all__ = ["data_folder", "held", "notebooks_folder", "project_root", "runs_fold
 
 
 def project_root() -> Path:
-    """The nearest folder above the working folder that holds ``notebooks/``; without one, the folder of this checkout."""
+    """The nearest folder at or above the working folder that holds ``notebooks/``, else this checkout."""
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "notebooks" / "00_train.ipynb").is_file():
             return folder

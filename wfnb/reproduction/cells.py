@@ -1,8 +1,7 @@
 """The cells of the graph: one execution of one notebook, where its results lie, and which cells it needs.
 
-Results of a cell lie in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``, those of a whole preset (tables) in ``runs/<preset>/<step>/``.
-Nothing here imports torch, so that planning a graph is quick.
-"""
+Results of a cell lie in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``, those of a whole preset (tables)
+in ``runs/<preset>/<step>/``. Nothing here imports torch, so that planning a graph is quick."""
 
 import json
 import shlex
@@ -25,14 +24,16 @@ class Step:
 
     Attributes:
         notebook: The name of its notebook.
-        needs: Steps whose results it reads, of the same network and seed; of all networks and seeds for one cell a preset.
+        needs: Steps whose results it reads, of the same network and seed; of all networks and seeds for one
+            cell a preset.
         settable: Whether its notebook takes ``settings`` (of the training, or of the recipe).
         scales: The preset's fields that change its numbers.
         untrains: Whether it untrains, by the settings of its recipe.
         per_recipe: Whether there is one cell a recipe.
         once: Whether there is one cell a network: recipe ``wfnb``, and the first seed of that recipe.
         per_preset: Whether there is one cell for the whole preset.
-        single_class: Whether it needs one network a forgotten class: then only for ``baseline_seeds``, and originals trained here.
+        single_class: Whether it needs one network a forgotten class: then only for ``baseline_seeds``, and
+            originals trained here.
         options: Further parameters of the notebook that change its results.
         in_graph: Whether it belongs to a preset's graph; notebooks opened by hand do not.
     """
@@ -196,7 +197,8 @@ class Cell:
         return self.folder / self.notebook.name
 
     def resolved(self) -> dict[str, Any]:
-        """All that decides its numbers besides data, code and needed cells: the form of its network, and the settings in force.
+        """All that decides its numbers besides data, code and needed cells: the form of its network, and the
+        settings in force.
 
         Raises:
             ValueError, TypeError: A setting is not allowed.
@@ -206,7 +208,8 @@ class Cell:
             return {}
         if self.settings and not (self.step == "train" or step.untrains):
             raise ValueError(
-                f"step {self.step!r} has no settings to change; allowed are those of train and of what untrains."
+                f"step {self.step!r} has no settings to change; "
+                "allowed are those of train and of steps that untrain."
             )
         network = self.plan.network(self.dataset, self.arch)
         resolved: dict[str, Any] = {
@@ -225,7 +228,7 @@ class Cell:
         return resolved | {name: getattr(self.plan, name) for name in step.scales} | self.options
 
     def _forms(self) -> tuple[bool, ...]:
-        """Whether the recipe in force is the one for attention; of a timm network this shows only when it is built."""
+        """Whether the recipe for attention is in force; both, where only building a timm network tells."""
         return (self.arch.startswith("vit_"),) if self.arch in ARCHITECTURES else (False, True)
 
     def recipe_for(self, attention: bool) -> Recipe:
@@ -245,7 +248,7 @@ class Cell:
         return [self.beside(step) for step in STEPS[self.step].needs if not self.options.get("checkpoint")]
 
     def beside(self, step: str) -> "Cell":
-        """The cell of another step for the same network and seed, and the same recipe if that step has one (default ``wfnb``)."""
+        """The cell of another step for the same network, seed and recipe (``wfnb`` where this has none)."""
         recipe = (self.recipe or "wfnb") if STEPS[step].per_recipe else ""
         return replace(self, step=step, recipe=recipe, settings={}, options={})
 
@@ -271,8 +274,8 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
     """All cells of a preset, each after those it needs.
 
     Args:
-        settings: Changes for this call, ``STEP.SETTING=VALUE`` or ``STEP/ARCH.SETTING=VALUE`` with blanks between, such as
-            ``"untrain/resnet18.lambda1=1.0"``.
+        settings: Changes for this call, ``STEP.SETTING=VALUE`` or ``STEP/ARCH.SETTING=VALUE`` with blanks
+            between, such as ``"untrain/resnet18.lambda1=1.0"``.
 
     Raises:
         ValueError: The preset, or a step or network in ``settings``, is unknown.
@@ -300,7 +303,7 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
 
 
 def _recipes_and_seeds(plan: Preset, step: Step, network: Network) -> dict[str, tuple[int, ...]]:
-    """The seeds that a step is run with for one network, by recipe; recipe ``""`` for a step without recipes."""
+    """The seeds of a step for one network, by recipe; recipe ``""`` for a step without recipes."""
     if step.once:
         return {"wfnb": plan.recipes["wfnb"][:1]}
     if step.per_recipe:

@@ -1,9 +1,10 @@
-"""Kernels forked from one process that has imported the libraries already: on its own, each cell of a graph spends seconds on imports.
+"""Kernels forked from one process that has imported the libraries already: on its own, each cell of a graph
+spends seconds on imports.
 
-``forkserver()`` starts that process; ``kernel_manager()`` has a small one started in the place of a kernel, which asks for a fork, hands over
-its streams, environment and folder, and lives as long as the kernel: neither outlives the other, nor the one who asked. Kernels share nothing
-but what was imported, which is never our own code: a run's record names the code that lay on disk when the run began.
-"""
+``forkserver()`` starts that process; ``kernel_manager()`` has a small one started in the place of a kernel,
+which asks for a fork, hands over its streams, environment and folder, and lives as long as the kernel:
+neither outlives the other, nor the one who asked. Kernels share nothing but what was imported, which is never
+our own code: a run's record names the code that lay on disk when the run began."""
 
 import contextlib
 import gc
@@ -42,10 +43,12 @@ CAN_FORK = sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
 
 @contextlib.contextmanager
 def forkserver(environment: dict[str, str]) -> Iterator[None]:
-    """While open, kernels that this process's children start come from a fork; on Linux without an NVIDIA GPU, elsewhere nothing changes.
+    """While open, kernels that this process's children start come from a fork; on Linux without an NVIDIA
+    GPU, elsewhere nothing changes.
 
     Args:
-        environment: What kernels are to have in theirs from the first, such as ``OMP_NUM_THREADS``, which libraries read as they load.
+        environment: What kernels are to have in theirs from the first, such as ``OMP_NUM_THREADS``, which
+            libraries read as they load.
     """
     if not CAN_FORK:
         yield

@@ -1,4 +1,4 @@
-"""A preset's results to look at: its figures in one folder, and one self-contained page of tables, figures and links to notebooks."""
+"""A preset's figures in one folder, and one self-contained page of tables, figures and links to notebooks."""
 
 import base64
 import html
@@ -13,19 +13,18 @@ from wfnb.reproduction.cells import STEPS, Cell, graph
 __all__ = ["write_gallery"]
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
-table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto }
-th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ccc; white-space: nowrap }
-figure { margin: 1rem 0 } img { max-width: 100%; height: auto } figcaption { color: #444; font-size: .9rem }
-"""
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color:
+#1a1a1a } table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto } th, td {
+padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ccc; white-space: nowrap } figure { margin:
+1rem 0 } img { max-width: 100%; height: auto } figcaption { color: #444; font-size: .9rem } """
 
 
 def write_gallery(preset: str) -> str:
-    """Gather the figures of a preset's first seed and default recipe in ``runs/<preset>/figures/`` and write ``runs/<preset>/index.html``.
+    """Gather the figures of a preset's first seed and default recipe in ``runs/<preset>/figures/`` and write
+    ``runs/<preset>/index.html``.
 
-    Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures itself. Returns where the page lies below the
-    runs folder.
-    """
+    Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures
+    itself. Returns where the page lies below the runs folder."""
     root = runs_folder() / preset
     partial = root / f".figures-{os.getpid()}"
     partial.mkdir(parents=True)

@@ -1,7 +1,8 @@
-"""What a run gives its notebook: data, networks and settings, drawn by the run's seed, and the finished runs of other steps.
+"""What a run gives its notebook: data, networks and settings, drawn by the run's seed, and the finished runs
+of other steps.
 
-These change a notebook's numbers, so ``staleness`` follows them method by method; what ``runs`` keeps of a run does not.
-"""
+These change a notebook's numbers, so ``staleness`` follows them method by method; what ``runs`` keeps of a
+run does not."""
 
 import contextlib
 import os
@@ -61,7 +62,7 @@ class RunInputs:
         return self._data
 
     def _normalisation(self) -> dict[str, object]:
-        """Size, mean and std of images where they are not the data set's own: those of timm's weights, or the notebook's parameters."""
+        """Size, mean and std of images where not the data set's own: of timm's weights, or by parameter."""
         from wfnb.originals.pretrained import expected_images
 
         cell = self.cell
@@ -71,7 +72,7 @@ class RunInputs:
         return expected | {name: cell.options[name] for name in ("mean", "std") if name in cell.options}
 
     def new_model(self, seed: int | None = None) -> "nn.Module":
-        """A freshly initialised network on the device, the same for the same seed (the run's where left out)."""
+        """A freshly initialised network on the device, the same for the same seed (default: the run's)."""
         import torch
 
         from wfnb.originals.zoo import create_model
@@ -81,7 +82,8 @@ class RunInputs:
             torch.manual_seed(self.cell.seed if seed is None else seed)
             model = create_model(
                 self.cell.arch, num_classes=data.num_classes, channels=data.channels, size=data.size,
-                width=settings["width"], depth=settings["depth"], pretrained=settings.get("pretrained", False),
+                width=settings["width"], depth=settings["depth"],
+                pretrained=settings.get("pretrained", False),
             )  # fmt: skip
         return model.to(self.device)
 
@@ -92,7 +94,7 @@ class RunInputs:
         return Training(**self.settings["training"])
 
     def recipe(self, model: "nn.Module") -> "Recipe":
-        """The untraining settings in force: those for attention where ``model`` has ``qkv`` projections to gate."""
+        """The untraining settings in force: those for attention if ``model`` has ``qkv`` projections to gate."""
         from wfnb.net import has_attention
 
         return self.cell.recipe_for(has_attention(model))
@@ -112,7 +114,7 @@ class RunInputs:
         return model.eval()
 
     def checkpoint_network(self) -> "nn.Module":
-        """The network of the parameter ``checkpoint`` (a file or timm's weights), in eval mode; without one, the trained original."""
+        """The network of the parameter ``checkpoint``, in eval mode; the trained original where it is empty."""
         from wfnb.originals.pretrained import load_network, read_weights
 
         source, settings = self.cell.options.get("checkpoint"), self.settings
@@ -145,7 +147,8 @@ class RunInputs:
             changes: Attributes of its cell that differ from those of this run, such as ``recipe``.
 
         Raises:
-            MissingRunError: It is missing; the message names the command. The preset ``smoke`` makes it instead.
+            MissingRunError: It is missing; the message names the command. The preset ``smoke`` makes it
+                instead.
         """
         return self.needs_cell(replace(self.cell.beside(step), **changes))
 
@@ -160,7 +163,7 @@ class RunInputs:
             return finished(cell, file)
 
     def needs_all(self) -> list[Finished]:
-        """The finished runs whose ``metrics.json`` this cell reads; missing ones are left out, or made by the preset ``smoke``."""
+        """The finished runs that this cell reads; missing ones are left out, or made by the preset ``smoke``."""
         found = []
         for cell in self.cell.needed():
             with contextlib.suppress(MissingRunError):

@@ -1,4 +1,4 @@
-"""The replication ledger: every figure that the paper's two tables print, with ours beside it and a verdict by a fixed rule."""
+"""The replication ledger: every figure of the paper's two tables, ours beside it, and a verdict by a fixed rule."""
 
 import pandas as pd
 
@@ -20,10 +20,11 @@ TOLERANCE = {
 
 
 def verdict(metric: str, printed: float, ours: float, sd: float = 0.0) -> str:
-    """``"reproduced"``, ``"within range"``, ``"not reproduced"`` or, where ours is missing, ``"not attempted"``.
+    """``"reproduced"``, ``"within range"``, ``"not reproduced"`` or, where ours is missing, ``"not
+    attempted"``.
 
-    With ``t = TOLERANCE[metric]``: reproduced if ``|ours - printed| <= max(t, 2 sd)``, within range if ``<= max(3 t, 4 sd)``.
-    """
+    With ``t = TOLERANCE[metric]``: reproduced if ``|ours - printed| <= max(t, 2 sd)``, within range if ``<=
+    max(3 t, 4 sd)``."""
     if pd.isna(ours):
         return "not attempted"
     sd = 0.0 if pd.isna(sd) else sd
@@ -38,11 +39,12 @@ def verdict(metric: str, printed: float, ours: float, sd: float = 0.0) -> str:
 
 
 def ledger(preset: str) -> pd.DataFrame:
-    """One row a printed figure (200 in all): table, dataset, arch, method, metric, printed, ours, sd, seeds, and how ours was made.
+    """One row a printed figure (200 in all): table, dataset, arch, method, metric, printed, ours, sd, seeds,
+    and how ours was made.
 
-    *WF-Net* is judged by the recipe ``paper``, the printed settings; what ``author`` and ``wfnb`` give stands in columns of their own.
-    Table 2 is judged by the recipe whose rows were ordered, ``wfnb``. ``scale`` says whether our network is the paper's full one or a thin form.
-    """
+    *WF-Net* is judged by the recipe ``paper``, the printed settings; what ``author`` and ``wfnb`` give stands
+    in columns of their own. Table 2 is judged by the recipe whose rows were ordered, ``wfnb``. ``scale`` says
+    whether our network is the paper's full one or a thin form."""
     found: dict[tuple[str, str, str, str], list[tuple[Finished, dict]]] = {}
     for run in collect(preset):
         rows = (

@@ -16,12 +16,14 @@ from wfnb.reproduction.forkserver import kernel_manager
 
 __all__ = ["check_parameters", "declared_parameters", "execute", "keep_memory", "parse_parameter", "run_cell"]
 
-# By default glibc returns the memory of large tensors at once and takes it anew for the next batch: a tenth of a training's time on a CPU.
+# By default glibc returns the memory of large tensors at once and takes it anew for the next batch: a tenth
+# of a training's time on a CPU.
 _GLIBC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 
 
 def declared_parameters(notebook: Path) -> dict[str, Any]:
-    """The parameters of a notebook with their defaults: the literals assigned in the cell tagged ``parameters``.
+    """The parameters of a notebook with their defaults: the literals assigned in the cell tagged
+    ``parameters``.
 
     Raises:
         FileNotFoundError: There is no such notebook.
@@ -44,7 +46,8 @@ def _assignments(source: str, where: str) -> dict[str, Any]:
             found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
         except (AttributeError, ValueError) as error:
             raise ValueError(
-                f"{where}: the parameters cell must hold one 'name = literal' a line, not {ast.unparse(node)!r}."
+                f"{where}: the parameters cell must hold one 'name = literal' a line, "
+                f"not {ast.unparse(node)!r}."
             ) from error
     return found
 
@@ -84,13 +87,13 @@ def parse_parameter(notebook: Path, name: str, text: str) -> object:
 
 
 def injected_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that papermill put into the running notebook: its ``# Parameters`` cell, from IPython's record of inputs."""
+    """The parameters that papermill injected into the running notebook, from IPython's record of inputs."""
     sources = [source for source in namespace.get("In", []) if source.startswith("# Parameters")]
     return _assignments(sources[-1], "the injected cell") if sources else {}
 
 
 def keep_memory() -> None:
-    """Let processes started from now on keep freed memory, unless the environment sets this already; glibc alone reads it."""
+    """Let processes started from now on keep freed memory, unless the environment says otherwise."""
     for name, value in _GLIBC.items():
         os.environ.setdefault(name, value)
 
@@ -98,9 +101,10 @@ def keep_memory() -> None:
 def execute(notebook: Path, parameters: Mapping[str, object], output: Path, quiet: bool = True) -> None:
     """Execute a notebook headless with checked parameters; ``output`` exists only once it has run to its end.
 
-    Kernels use IPC with sockets of their own, because parallel runs collide on TCP ports. They are killed after the last cell: all results
-    are written by then, and an orderly exit of torch takes a second or two. Files of a killed execution are removed. After an error, the
-    cells executed so far and the traceback are beside ``output`` as ``NAME.failed.ipynb``.
+    Kernels use IPC with sockets of their own, because parallel runs collide on TCP ports. They are killed
+    after the last cell: all results are written by then, and an orderly exit of torch takes a second or two.
+    Files of a killed execution are removed. After an error, the cells executed so far and the traceback are
+    beside ``output`` as ``NAME.failed.ipynb``.
 
     Raises:
         papermill.PapermillExecutionError: A cell raised.
@@ -122,8 +126,8 @@ def execute(notebook: Path, parameters: Mapping[str, object], output: Path, quie
                 "NotebookClient": {"shutdown_kernel": "immediate", "kernel_manager_class": kernel_manager()},
             }
             papermill.execute_notebook(
-                str(notebook), str(running), dict(parameters), cwd=str(notebook.parent), progress_bar=not quiet,
-                log_output=not quiet, config=Config(config),
+                str(notebook), str(running), dict(parameters), cwd=str(notebook.parent),
+                progress_bar=not quiet, log_output=not quiet, config=Config(config),
             )  # fmt: skip
         _drop_folders(running, notebook, output)
         os.replace(running, output)
@@ -153,6 +157,6 @@ def run_cell(cell: Cell, given: Mapping[str, object] | None = None, quiet: bool 
         execute(cell.notebook, dict(given or {}) | cell.parameters(), cell.executed, quiet)
     except KeyboardInterrupt:
         if record.exists() and record.stat().st_mtime_ns != before:
-            record.unlink()  # its results are new and its executed notebook is lost: not current (``records.is_current``)
+            record.unlink()  # new results whose executed notebook is lost
         raise
     return cell.executed

@@ -1,8 +1,9 @@
-"""Finished runs: read and check them, tell whether they are still current, accept them after a change of code.
+"""Finished runs: read and check them, tell whether they are still current, accept them after a change of
+code.
 
-A run's folder holds ``metrics.json``, its other files, and ``run.json``: parameters, settings, code and library versions, device, seconds, and
-SHA-256 of inputs and outputs. ``run.json`` is written last, so a run is finished when it is there and its hashes match the files.
-"""
+A run's folder holds ``metrics.json``, its other files, and ``run.json``: parameters, settings, code and
+library versions, device, seconds, and SHA-256 of inputs and outputs. ``run.json`` is written last, so a run
+is finished when it is there and its hashes match the files."""
 
 import contextlib
 import hashlib
@@ -22,7 +23,7 @@ SCHEMA = 1
 
 
 class MissingRunError(FileNotFoundError):
-    """A needed run is missing, of another schema version, or damaged; the message names the command that makes it."""
+    """A run is missing, of another schema version, or damaged; the message names the command that makes it."""
 
 
 class Finished:
@@ -77,7 +78,7 @@ def finished(cell: Cell, file: str | None = None) -> Finished:
 
 
 def found(step: str) -> list[Cell]:
-    """The cells of a step that have a ``run.json`` under the runs folder, by path; ``finished`` checks one of them."""
+    """The cells of a step that have a ``run.json`` under the runs folder, by path; files are not checked."""
     cells = []
     for path in sorted(runs_folder().rglob("run.json")):
         with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
@@ -89,7 +90,8 @@ def found(step: str) -> list[Cell]:
 
 
 def is_current(cell: Cell) -> bool:
-    """Whether a cell is finished with today's settings, code and inputs, so that running it again would change nothing.
+    """Whether a cell is finished with today's settings, code and inputs, so that running it again would
+    change nothing.
 
     A run that was killed before its executed notebook was kept is not current.
     """
@@ -110,8 +112,9 @@ def is_current(cell: Cell) -> bool:
 def accept(cell: Cell, why: str) -> None:
     """Keep a finished run although its code has changed since, for a change that cannot change its numbers.
 
-    ``run.json`` notes the new code's hash under ``accepted``, with the reason. Settings that are newer than the run get today's values,
-    so the reason must hold for them, too; the settings as they were go into the note.
+    ``run.json`` notes the new code's hash under ``accepted``, with the reason. Settings that are newer than
+    the run get today's values, so the reason must hold for them, too; the settings as they were go into the
+    note.
 
     Raises:
         MissingRunError: The run is missing, or was made with other values of settings or from other inputs.
@@ -123,7 +126,8 @@ def accept(cell: Cell, why: str) -> None:
     settings = _completed(record["settings"], _settings(cell))
     if settings != _settings(cell) or record["inputs"] != input_hashes(cell):
         raise MissingRunError(
-            f"run {cell.path} was made with other settings or from other inputs: make it with: {cell.command()}"
+            f"run {cell.path} was made with other settings or from other inputs: "
+            f"make it with: {cell.command()}"
         )
     if is_current(cell):
         return
@@ -176,7 +180,7 @@ def code_hash(cell: Cell) -> str:
 
 
 def commit() -> str:
-    """The commit of the project's checkout, with ``-dirty`` where files have changed since; ``"unknown"`` outside of one."""
+    """The checkout's commit, with ``-dirty`` if files have changed since; ``"unknown"`` without git."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         out = subprocess.run(

@@ -26,13 +26,15 @@ _REMOTE = {"--profile", "--executor"}
 def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequence[str] = ()) -> int:
     """Run every cell of a preset that is not up to date; returns the exit code.
 
-    Which cells are stale is decided here, by hashes (``records.is_current``). Snakemake orders them, runs them and the cells that depend on
-    them, and logs to ``runs/<preset>/snakemake.log``. After an interruption of any kind the same call continues from there.
+    Which cells are stale is decided here, by hashes (``records.is_current``). Snakemake orders them, runs
+    them and the cells that depend on them, and logs to ``runs/<preset>/snakemake.log``. After an interruption
+    of any kind the same call continues from there.
 
     Args:
         settings: As for ``cells.graph``.
         cores: How many cells run at once.
-        snakemake: Further arguments to Snakemake, such as ``--profile profiles/slurm``; with ``--dry-run`` no tables are printed.
+        snakemake: Further arguments to Snakemake, such as ``--profile profiles/slurm``; with ``--dry-run`` no
+            tables are printed.
 
     Raises:
         ValueError: The preset or a setting is not allowed, or another process is reproducing the preset.
@@ -47,7 +49,8 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
         stale = [cell for cell in cells if not is_current(cell)]
         if stale and not _run_snakemake(preset, settings, cores, stale, list(snakemake), folder):
             print(
-                "wfnb: the graph stopped; what was finished is kept, and the same command goes on from there.",
+                "wfnb: the graph stopped; what was finished is kept, "
+                "and the same command goes on from there.",
                 file=sys.stderr,
             )
             print(f"wfnb: Snakemake's own log is {folder / 'snakemake.log'}", file=sys.stderr)
@@ -73,7 +76,8 @@ def _run_snakemake(
         [] if {*_REMOTE, "--resources"} & _names(more) else ["--resources", "gpu=1"]
     )  # cells take the first GPU
     arguments = [
-        "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()), "--cores", str(cores),
+        "--snakefile", str(project_root() / "Snakefile"), "--directory", str(project_root()),
+        "--cores", str(cores),
         *(["--forcerun", *existing] if existing else []), *one_gpu, "--rerun-incomplete", "--nolock", *more,
         "--config", f"preset={preset}", f"settings={settings}",
     ]  # fmt: skip
@@ -136,7 +140,7 @@ class CellLines(logging.Handler):
 
 
 def _write_record(folder: Path, seconds: float, cores: int) -> None:
-    """Write ``runs/<preset>/run.json``: what this reproduction took, and the sum over the preset's finished cells."""
+    """Write ``runs/<preset>/run.json``: the cost of this call, and of all finished cells of the preset."""
     cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.rglob("*/run.json"))]
     record = {
         "schema": SCHEMA,

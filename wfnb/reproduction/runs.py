@@ -1,9 +1,9 @@
 """One run of a notebook, from its parameters to its results.
 
-A notebook opens with ``run = runs.start("untrain", globals())`` and ends with ``run.finish(metrics, files)``. The results are in
-``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``: ``metrics.json`` (the same for the same seed, machine and number of threads), tables, weights
-as safetensors, figures, the executed notebook, and ``run.json`` (``records``). Files are written beside their place and renamed when complete.
-"""
+A notebook opens with ``run = runs.start("untrain", globals())`` and ends with ``run.finish(metrics, files)``.
+The results are in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``: ``metrics.json`` (the same for the same
+seed, machine and number of threads), tables, weights as safetensors, figures, the executed notebook, and
+``run.json`` (``records``). Files are written beside their place and renamed when complete."""
 
 import hashlib
 import io
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "SCHEMA", "Finished", "MissingRunError", "Run", "accept", "finished", "found", "is_current", "sha256", "start",
+    "SCHEMA", "Finished", "MissingRunError", "Run", "accept", "finished", "found", "is_current", "sha256",
+    "start",
 ]  # fmt: skip
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors")
@@ -87,9 +88,10 @@ class Run(RunInputs):
         """Write the results, all or none, and return their folder's path below the runs folder.
 
         Args:
-            metrics: Goes to ``metrics.json``: numbers, texts, lists and dicts. No times: these belong in ``seconds``.
-            files: By file name: a data frame (``.csv``), a dict of tensors or a WFNet (``.safetensors``), a matplotlib figure
-                (``.png``, ``.svg``), or a text.
+            metrics: Goes to ``metrics.json``: numbers, texts, lists and dicts. No times: these belong in
+                ``seconds``.
+            files: By file name: a data frame (``.csv``), a dict of tensors or a WFNet (``.safetensors``), a
+                matplotlib figure (``.png``, ``.svg``), or a text.
             seconds: Durations of parts of the work, for ``run.json``.
 
         Raises:
@@ -179,7 +181,7 @@ def write_result(path: Path, value: object) -> None:
 
 
 def write_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as SVG, the same bytes each time, or as PNG of at most 256 colours, a third of the usual size."""
+    """Write a figure as SVG, the same bytes each time, or as PNG of at most 256 colours (a third of the size)."""
     import matplotlib as mpl
     from PIL import Image
 

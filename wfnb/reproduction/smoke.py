@@ -1,4 +1,4 @@
-"""Execute every notebook by plain papermill with the ``smoke`` preset, from nothing, in a folder that is thrown away."""
+"""Execute every notebook by plain papermill with the preset ``smoke``, from nothing, in a temporary folder."""
 
 import os
 import subprocess

@@ -1,15 +1,16 @@
-"""Which code the numbers of a notebook depend on, and its hash: a finished run is stale once that hash has changed.
+"""Which code the numbers of a notebook depend on, and its hash: a finished run is stale once that hash has
+changed.
 
 The names in a notebook's code are followed through our own modules, definition by definition: functions,
 classes and assignments at a module's top level. A class counts with its bases, decorators, fields, dunder
 methods and the methods that a framework calls. Any other method counts only if its name is read as an
 attribute somewhere in the code that counts.
 
-The hash is SHA-256 over the syntax trees of these definitions, by name and not by module. Comments, formatting,
-docstrings, annotations, imports and the arguments of raised exceptions are left out: rewording a text or moving
-a definition makes nothing stale. Empty fields of the trees are left out too, because Python versions print them
-differently. A name that is computed at run time (``getattr(x, name)``) cannot be followed.
-"""
+The hash is SHA-256 over the syntax trees of these definitions, by name and not by module. Comments,
+formatting, docstrings, annotations, imports and the arguments of raised exceptions are left out: rewording a
+text or moving a definition makes nothing stale. Empty fields of the trees are left out too, because Python
+versions print them differently. A name that is computed at run time (``getattr(x, name)``) cannot be
+followed."""
 
 import ast
 import hashlib
@@ -43,7 +44,7 @@ Names = tuple[str, ...]  # a dotted name: ("metrics", "zrf")
 
 
 class Code(NamedTuple):
-    """The code that a notebook's numbers depend on: its hash, files of our package, names of definitions there."""
+    """The code that a notebook's numbers depend on: its hash, and files and definitions of our package."""
 
     sha256: str
     files: tuple[Path, ...]
@@ -51,7 +52,7 @@ class Code(NamedTuple):
 
 
 class _Definition(NamedTuple):
-    """A statement at a module's top level, or a method. ``tree`` is its syntax tree as text; ``imports`` are those inside it."""
+    """A statement at a module's top level, or a method; ``tree`` is its syntax tree as text."""
 
     module: str
     name: str
@@ -68,7 +69,7 @@ class _Definition(NamedTuple):
 
 
 class _Module(NamedTuple):
-    """A parsed module. ``statements`` bind no name, such as calls; they count if any definition of the module does."""
+    """A parsed module; ``statements`` bind no name and count if any definition of the module does."""
 
     definitions: dict[str, list[_Definition]]
     statements: list[_Definition]
@@ -119,7 +120,7 @@ class _Library:
         self.sources = sources
 
     def find(self, module: str, *names: str) -> list[_Definition]:
-        """The definition ``module.names``, through imports and re-exports; empty outside of our package and in plumbing."""
+        """The definition ``module.names``, through re-exports; empty outside of our package and in plumbing."""
         if module not in self.sources or module in PLUMBING or not names:
             return []
         here, (name, *rest) = _parsed(module, self.sources[module]), names

@@ -29,7 +29,7 @@ SINGLE_CLASS = (
 
 
 def paper_table1() -> pd.DataFrame:
-    """Table 1 as printed: arch, method, dataset, acc_r_pct, acc_f_pct, zrf, relearn_epochs, relearn_failures."""
+    """Table 1 as printed: arch, method, dataset, Acc_r, Acc_f (both in %), ZRF, relearn epochs and failures."""
     with (files("wfnb.reproduction") / "paper" / "table1.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
@@ -50,10 +50,9 @@ def collect(preset: str) -> list[Finished]:
 def table1(preset: str) -> pd.DataFrame:
     """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
 
-    One row a data set, network and method (and recipe); ``thin`` says that the network is a thin form of the paper's, ``seeds`` is how many
-    runs stand behind it, 0 for "not attempted", and ``classes`` how many classes were forgotten in turn. Relearn times count failures as
-    ``relearn_cap``.
-    """
+    One row a data set, network and method (and recipe); ``thin`` says that the network is a thin form of the
+    paper's, ``seeds`` is how many runs stand behind it, 0 for "not attempted", and ``classes`` how many
+    classes were forgotten in turn. Relearn times count failures as ``relearn_cap``."""
     found: dict[tuple[str, ...], list[dict]] = {}
     for run in collect(preset):
         for method, recipe, metrics in methods_of(run):
@@ -86,7 +85,7 @@ def _network(preset: str, dataset: str, arch: str) -> dict[str, object]:
 
 
 def methods_of(run: Finished) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """The rows of Table 1 that a finished run knows something of: method, recipe (of WF-Net alone) and metrics."""
+    """The rows of Table 1 that a finished run fills: method, recipe (of WF-Net only) and metrics."""
     metrics, step = run.metrics, run.cell.step
     if step == "train":
         yield "Original", "", metrics
@@ -103,7 +102,7 @@ def methods_of(run: Finished) -> Iterator[tuple[str, str, dict[str, object]]]:
 
 
 def _rows(preset: str) -> Iterator[tuple[str, str, str, str]]:
-    """Data set, network, method and recipe of every row that the preset's graph can fill, in the paper's order, controls last."""
+    """Data set, network, method and recipe of each row of a preset, in the paper's order, controls last."""
     cells = graph(preset)
     recipes = list(dict.fromkeys(cell.recipe for cell in cells if cell.recipe))
     single = {(cell.dataset, cell.arch) for cell in cells if cell.step == "baselines"}
@@ -123,7 +122,7 @@ def _values(own: list[dict], name: str) -> pd.Series:
 
 
 def format_table1(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 for reading: one text a figure, "mean ± sd" over seeds, "not attempted" where there is no run."""
+    """Table 1 as texts: "mean ± sd" over seeds, "not attempted" where there is no run."""
     shown = table[["dataset", "arch", "method"]].assign(arch=_arch(table))
     shown["method"] = [
         f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)
@@ -169,11 +168,12 @@ def paper_table2() -> pd.DataFrame:
 
 
 def table2(preset: str) -> pd.DataFrame:
-    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed figures beside them.
+    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed
+    figures beside them.
 
-    One row a data set and network (recipe ``wfnb``); ``seeds`` is how many runs stand behind it. ``insertion_beats_random_classes`` and
-    ``deletion_beats_random_classes`` are means over seeds, of ``classes``.
-    """
+    One row a data set and network (recipe ``wfnb``); ``seeds`` is how many runs stand behind it.
+    ``insertion_beats_random_classes`` and ``deletion_beats_random_classes`` are means over seeds, of
+    ``classes``."""
     runs = [run for run in collect(preset) if run.cell.step == "insertion"]
     rows = []
     for dataset, arch in dict.fromkeys((c.dataset, c.arch) for c in graph(preset) if c.step == "insertion"):
@@ -190,7 +190,7 @@ def table2(preset: str) -> pd.DataFrame:
 
 
 def format_table2(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 2 for reading: one text a figure, and in plain words whether the trained order does better than a random one."""
+    """Table 2 as texts, with verdicts on whether the trained order does better than a random one."""
     shown = (
         table[["dataset", "arch", "seeds"]]
         .assign(arch=_arch(table))
@@ -239,7 +239,7 @@ def _cell(value: float, sd: float, seeds: int, digits: int) -> str:
 
 
 def _relearn(table: pd.DataFrame, mean: str, failures: str, classes) -> list[str]:
-    """As the paper prints it: the mean, and in parentheses how many classes failed; "> 100 (10)" where all did."""
+    """The mean, and in parentheses how many classes failed, as in the paper; "> 100 (10)" where all did."""
     return [
         "" if pd.isna(value) else f"{'> ' if failed == count else ''}{value:.{1 if value % 1 else 0}f} ({failed:g})"
         for value, failed, count in zip(table[mean], table[failures], classes, strict=True)
@@ -287,7 +287,7 @@ def as_html(shown: pd.DataFrame, title: str) -> str:
 
 
 def table_files(name: str, table: pd.DataFrame, shown: pd.DataFrame, title: str) -> dict[str, object]:
-    """A table in all its forms, by file name: CSV (all figures), Markdown, LaTeX, HTML and plain text (for reading)."""
+    """A table by file name: all figures as CSV; the texts as Markdown, LaTeX, HTML and plain text."""
     return {
         f"{name}.csv": table.set_index(table.columns[0]), f"{name}.md": as_markdown(shown), f"{name}.tex": as_latex(shown),
         f"{name}.html": as_html(shown, title), f"{name}.txt": as_text(shown) + "\n",
