@@ -1,5 +1,6 @@
 """The command line. ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb status``
-lists a preset's cells, ``wfnb app`` serves the explorer, and ``wfnb bench`` measures speed and memory."""
+lists a preset's cells, ``wfnb app`` serves the explorer, and ``wfnb bench`` measures speed and memory.
+"""
 
 import argparse
 import os

@@ -1,7 +1,8 @@
 """The project root, the data folder and the runs folder, and safe writing there.
 
 Notebooks, papermill and test runners start in different folders, so every path is resolved from the project
-root. ``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder."""
+root. ``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder.
+"""
 
 import contextlib
 import fcntl

@@ -4,7 +4,8 @@ spends seconds on imports.
 ``forkserver()`` starts that process; ``kernel_manager()`` has a small one started in the place of a kernel,
 which asks for a fork, hands over its streams, environment and folder, and lives as long as the kernel:
 neither outlives the other, nor the one who asked. Kernels share nothing but what was imported, which is never
-our own code: a run's record names the code that lay on disk when the run began."""
+our own code: a run's record names the code that lay on disk when the run began.
+"""
 
 import contextlib
 import gc

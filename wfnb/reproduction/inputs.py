@@ -2,7 +2,8 @@
 of other steps.
 
 These change a notebook's numbers, so ``staleness`` follows them method by method; what ``runs`` keeps of a
-run does not."""
+run does not.
+"""
 
 import contextlib
 import os

@@ -24,7 +24,8 @@ def verdict(metric: str, printed: float, ours: float, sd: float = 0.0) -> str:
     attempted"``.
 
     With ``t = TOLERANCE[metric]``: reproduced if ``|ours - printed| <= max(t, 2 sd)``, within range if ``<=
-    max(3 t, 4 sd)``."""
+    max(3 t, 4 sd)``.
+    """
     if pd.isna(ours):
         return "not attempted"
     sd = 0.0 if pd.isna(sd) else sd
@@ -44,7 +45,8 @@ def ledger(preset: str) -> pd.DataFrame:
 
     *WF-Net* is judged by the recipe ``paper``, the printed settings; what ``author`` and ``wfnb`` give stands
     in columns of their own. Table 2 is judged by the recipe whose rows were ordered, ``wfnb``. ``scale`` says
-    whether our network is the paper's full one or a thin form."""
+    whether our network is the paper's full one or a thin form.
+    """
     found: dict[tuple[str, str, str, str], list[tuple[Finished, dict]]] = {}
     for run in collect(preset):
         rows = (

@@ -3,7 +3,8 @@ code.
 
 A run's folder holds ``metrics.json``, its other files, and ``run.json``: parameters, settings, code and
 library versions, device, seconds, and SHA-256 of inputs and outputs. ``run.json`` is written last, so a run
-is finished when it is there and its hashes match the files."""
+is finished when it is there and its hashes match the files.
+"""
 
 import contextlib
 import hashlib

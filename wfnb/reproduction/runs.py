@@ -3,7 +3,8 @@
 A notebook opens with ``run = runs.start("untrain", globals())`` and ends with ``run.finish(metrics, files)``.
 The results are in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``: ``metrics.json`` (the same for the same
 seed, machine and number of threads), tables, weights as safetensors, figures, the executed notebook, and
-``run.json`` (``records``). Files are written beside their place and renamed when complete."""
+``run.json`` (``records``). Files are written beside their place and renamed when complete.
+"""
 
 import hashlib
 import io

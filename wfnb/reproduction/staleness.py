@@ -10,7 +10,8 @@ The hash is SHA-256 over the syntax trees of these definitions, by name and not 
 formatting, docstrings, annotations, imports and the arguments of raised exceptions are left out: rewording a
 text or moving a definition makes nothing stale. Empty fields of the trees are left out too, because Python
 versions print them differently. A name that is computed at run time (``getattr(x, name)``) cannot be
-followed."""
+followed.
+"""
 
 import ast
 import hashlib
