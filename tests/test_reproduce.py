@@ -72,7 +72,8 @@ def test_a_lock_is_held_by_one_at_a_time_and_leaves_no_file(tmp_path):
     (tmp_path / "count").write_text("0")
     turns = (
         "import pathlib, sys\nfrom wfnb.paths import held\ncount = pathlib.Path(sys.argv[1])\n"
-        "for _ in range(200):\n    with held(count.parent):\n        count.write_text(str(int(count.read_text()) + 1))"
+        "for _ in range(200):\n    with held(count.parent):\n"
+        "        count.write_text(str(int(count.read_text()) + 1))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", turns, str(tmp_path / "count")]) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4

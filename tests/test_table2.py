@@ -1,4 +1,4 @@
-"""Table 2 holds the figures of finished runs, names what was not attempted, and calls no chance result a success."""
+"""Table 2 holds the figures of finished runs, and calls no chance result a success."""
 
 import pandas as pd
 import pytest

@@ -95,7 +95,7 @@ class RunInputs:
         return Training(**self.settings["training"])
 
     def recipe(self, model: "nn.Module") -> "Recipe":
-        """The untraining settings in force: those for attention if ``model`` has ``qkv`` projections to gate."""
+        """The untraining settings in force: those for attention if ``model`` has ``qkv`` projections."""
         from wfnb.net import has_attention
 
         return self.cell.recipe_for(has_attention(model))
@@ -115,7 +115,7 @@ class RunInputs:
         return model.eval()
 
     def checkpoint_network(self) -> "nn.Module":
-        """The network of the parameter ``checkpoint``, in eval mode; the trained original where it is empty."""
+        """The network of the parameter ``checkpoint``, in eval mode; without one, the trained original."""
         from wfnb.originals.pretrained import load_network, read_weights
 
         source, settings = self.cell.options.get("checkpoint"), self.settings
@@ -164,7 +164,7 @@ class RunInputs:
             return finished(cell, file)
 
     def needs_all(self) -> list[Finished]:
-        """The finished runs that this cell reads; missing ones are left out, or made by the preset ``smoke``."""
+        """The finished runs that this cell reads; missing ones are skipped, or made by the preset ``smoke``."""
         found = []
         for cell in self.cell.needed():
             with contextlib.suppress(MissingRunError):

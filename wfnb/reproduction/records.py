@@ -24,7 +24,7 @@ SCHEMA = 1
 
 
 class MissingRunError(FileNotFoundError):
-    """A run is missing, of another schema version, or damaged; the message names the command that makes it."""
+    """A run is missing, damaged or of another schema version; the message names the command to make it."""
 
 
 class Finished:

@@ -182,7 +182,7 @@ def write_result(path: Path, value: object) -> None:
 
 
 def write_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as SVG, the same bytes each time, or as PNG of at most 256 colours (a third of the size)."""
+    """Write a figure as reproducible SVG, or as PNG of at most 256 colours (a third of the size)."""
     import matplotlib as mpl
     from PIL import Image
 

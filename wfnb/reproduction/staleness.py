@@ -121,7 +121,7 @@ class _Library:
         self.sources = sources
 
     def find(self, module: str, *names: str) -> list[_Definition]:
-        """The definition ``module.names``, through re-exports; empty outside of our package and in plumbing."""
+        """The definition ``module.names``, through re-exports; empty outside our package and in plumbing."""
         if module not in self.sources or module in PLUMBING or not names:
             return []
         here, (name, *rest) = _parsed(module, self.sources[module]), names

@@ -25,7 +25,7 @@ CONTROLS = ("Logit mask", "Random gates")
 
 
 def paper_table1() -> pd.DataFrame:
-    """Table 1 as printed: arch, method, dataset, Acc_r, Acc_f (both in %), ZRF, relearn epochs and failures."""
+    """Table 1 as printed: arch, method, dataset, Acc_r and Acc_f in %, ZRF, relearn epochs and failures."""
     with (files("wfnb.reproduction") / "paper" / "table1.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
