@@ -15,6 +15,7 @@ from wfnb.reproduction.notebooks import (
     check_parameters,
     declared_parameters,
     execute,
+    import_papermill,
     parse_parameter,
     run_cell,
 )
@@ -144,8 +145,6 @@ def step_named(name: str) -> str:
 
 def execute_notebook(options: argparse.Namespace, cell: Cell, given: dict[str, object]) -> int:
     """Execute a cell's notebook and print its outcome; the exit code is 1 if it raised."""
-    from papermill.exceptions import PapermillExecutionError
-
     output, quiet, started = options.output or cell.executed, not options.verbose, time.monotonic()
     try:
         if options.output:
@@ -154,7 +153,7 @@ def execute_notebook(options: argparse.Namespace, cell: Cell, given: dict[str, o
             )
         else:
             run_cell(cell, given, quiet=quiet)
-    except PapermillExecutionError as error:
+    except import_papermill().PapermillExecutionError as error:
         kept = output.with_suffix(".failed.ipynb")
         print(f"wfnb: {error.ename}: {error.evalue}", file=sys.stderr)
         print(

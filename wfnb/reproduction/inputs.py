@@ -164,7 +164,7 @@ class RunInputs:
             return finished(cell, file)
 
     def needs_all(self) -> list[Finished]:
-        """The finished runs that this cell reads; missing ones are skipped, or made by the preset ``smoke``."""
+        """The finished runs that this cell reads; missing ones are skipped (preset ``smoke`` makes them)."""
         found = []
         for cell in self.cell.needed():
             with contextlib.suppress(MissingRunError):
