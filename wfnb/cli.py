@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from wfnb.checks import check_choice
 from wfnb.paths import held, notebooks_folder
@@ -47,66 +48,44 @@ def argument_parser() -> argparse.ArgumentParser:
     """The commands and their options; ``options.call`` is the function that runs the chosen command."""
     parser = argparse.ArgumentParser(prog="wfnb", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    preset = f"one of {', '.join(PRESETS)} (default: quick)"
 
-    run = commands.add_parser("run", help="execute one notebook headless, with checked parameters")
-    run.set_defaults(call=run_notebook)
-    run.add_argument("notebook", help="its name or step, such as 01_untrain or untrain")
-    run.add_argument(
-        "-p",
-        "--parameter",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a parameter; repeat",
-    )
-    run.add_argument("-o", "--output", type=Path, help="the executed notebook (default: beside the results)")
-    run.add_argument("--if-changed", action="store_true", help="do nothing if its results are up to date")
-    run.add_argument("-v", "--verbose", action="store_true", help="show what the notebook prints")
-    run.add_argument(
-        "--accept",
-        metavar="WHY",
-        help="keep finished results although code changed, for this reason (noted in run.json)",
-    )
+    command = commands.add_parser("run", help="execute one notebook headless, with checked parameters")
+    command.set_defaults(call=run_notebook)
+    add = command.add_argument
+    add("notebook", help="its name or step, such as 01_untrain or untrain")
+    add("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="repeat")
+    add("-o", "--output", type=Path, help="the executed notebook (default: beside the results)")
+    add("--if-changed", action="store_true", help="do nothing if its results are up to date")
+    add("-v", "--verbose", action="store_true", help="show what the notebook prints")
+    add("--accept", metavar="WHY", help="keep its results although code changed; the reason goes to run.json")
 
-    reproduce = commands.add_parser(
-        "reproduce", help="run every cell of a preset that is not up to date, and print the tables"
-    )
-    reproduce.set_defaults(call=reproduce_preset)
-    reproduce.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
-    reproduce.add_argument(
-        "-j", "--cores", type=int, default=os.cpu_count(), help="notebooks at once (default: one a core)"
-    )
-    reproduce.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="STEP[/ARCH].SETTING=VALUE",
-        help="such as untrain/resnet18.lambda1=1.0; repeat",
-    )
-    reproduce.add_argument("snakemake", nargs="*", help="after --: further arguments to snakemake")
+    command = commands.add_parser("reproduce", help="run all cells of a preset that are not up to date")
+    command.set_defaults(call=reproduce_preset)
+    add = command.add_argument
+    add("--preset", default="quick", help=preset)
+    add("-j", "--cores", type=int, default=os.cpu_count(), help="notebooks at once (default: one a core)")
+    setting = "STEP[/ARCH].SETTING=VALUE"
+    add("--set", action="append", default=[], metavar=setting, help="untrain/resnet18.lambda1=1.0; repeat")
+    add("snakemake", nargs="*", help="after --: further arguments to snakemake")
 
-    status = commands.add_parser("status", help="list the cells of a preset: up to date, stale or missing")
-    status.set_defaults(call=print_status)
-    status.add_argument("--preset", default="quick", help=f"one of {', '.join(PRESETS)} (default: quick)")
+    command = commands.add_parser("status", help="list a preset's cells: up to date, stale or missing")
+    command.set_defaults(call=print_status)
+    command.add_argument("--preset", default="quick", help=preset)
 
-    app = commands.add_parser(
-        "app", help="serve the explorer as a web page; makes a run on digits if there is none"
+    command = commands.add_parser(
+        "app", help="serve the explorer as a web page (makes a run if there is none)"
     )
-    app.set_defaults(call=serve_explorer)
-    app.add_argument("--port", type=int, default=8866, help="the first port to try (default: 8866)")
-    app.add_argument(
-        "--ip", default="127.0.0.1", help="the address to serve at (default: 127.0.0.1, this machine only)"
-    )
+    command.set_defaults(call=serve_explorer)
+    add = command.add_argument
+    add("--port", type=int, default=8866, help="the first port to try (default: 8866)")
+    add("--ip", default="127.0.0.1", help="the address (default: 127.0.0.1, this machine only)")
 
-    bench = commands.add_parser(
-        "bench", help="measure speed and memory against the original network; writes runs/bench/<device>.json"
-    )
-    bench.set_defaults(call=run_benchmark)
-    bench.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    bench.add_argument(
-        "--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)"
-    )
+    command = commands.add_parser("bench", help="measure speed and memory; writes runs/bench/<device>.json")
+    command.set_defaults(call=run_benchmark)
+    add = command.add_argument
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)")
     return parser
 
 
@@ -126,10 +105,8 @@ def run_notebook(options: argparse.Namespace) -> int:
         return 0
     with held(cell.folder):  # a graph that was killed may have left another run of this cell
         if options.if_changed and is_current(cell):
-            for name in (
-                "metrics.json",
-                "run.json",
-            ):  # newer than its inputs, which is what Snakemake compares
+            # newer than its inputs, which is what Snakemake compares
+            for name in ("metrics.json", "run.json"):
                 (cell.folder / name).touch()
             print(f"{cell.path}: up to date")
             return 0
@@ -143,22 +120,19 @@ def step_named(name: str) -> str:
     return steps[Path(name).stem]
 
 
-def execute_notebook(options: argparse.Namespace, cell: Cell, given: dict[str, object]) -> int:
+def execute_notebook(options: argparse.Namespace, cell: Cell, given: dict[str, Any]) -> int:
     """Execute a cell's notebook and print its outcome; the exit code is 1 if it raised."""
     output, quiet, started = options.output or cell.executed, not options.verbose, time.monotonic()
     try:
         if options.output:
-            execute(
-                cell.notebook, declared_parameters(cell.notebook) | given | cell.parameters(), output, quiet
-            )
+            parameters = declared_parameters(cell.notebook) | given | cell.parameters()
+            execute(cell.notebook, parameters, output, quiet)
         else:
             run_cell(cell, given, quiet=quiet)
     except import_papermill().PapermillExecutionError as error:
-        kept = output.with_suffix(".failed.ipynb")
+        kept, name = output.with_suffix(".failed.ipynb"), cell.notebook.stem
         print(f"wfnb: {error.ename}: {error.evalue}", file=sys.stderr)
-        print(
-            f"wfnb: {cell.notebook.stem} stopped; its cells and the traceback are in {kept}", file=sys.stderr
-        )
+        print(f"wfnb: {name} stopped; its cells and the traceback are in {kept}", file=sys.stderr)
         return 1
     where = "" if options.if_changed else f"; executed notebook {output}"
     print(f"{cell.path}: done in {time.monotonic() - started:.0f} s{where}")

@@ -8,7 +8,7 @@ run does not.
 import contextlib
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wfnb.originals.names import TIMM
 from wfnb.reproduction.cells import Cell
@@ -47,7 +47,7 @@ class RunInputs:
             torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The settings in force (``Cell.resolved``)."""
         return self.cell.resolved()
 
@@ -62,7 +62,7 @@ class RunInputs:
                 self._data = self._data.limited(self.cell.plan.images)
         return self._data
 
-    def _normalisation(self) -> dict[str, object]:
+    def _normalisation(self) -> dict[str, Any]:
         """Size, mean and std of images where not the data set's own: of timm's weights, or by parameter."""
         from wfnb.originals.pretrained import expected_images
 
@@ -141,7 +141,7 @@ class RunInputs:
             class_names=self.data.class_names,
         )
 
-    def needs(self, step: str, **changes: object) -> Finished:
+    def needs(self, step: str, **changes: Any) -> Finished:
         """The finished run of another step for the same network and seed.
 
         Args:

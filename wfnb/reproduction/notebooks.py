@@ -68,7 +68,7 @@ def check_parameters(notebook: Path, given: Mapping[str, object]) -> dict[str, A
     return parameters
 
 
-def parse_parameter(notebook: Path, name: str, text: str) -> object:
+def parse_parameter(notebook: Path, name: str, text: str) -> Any:
     """A parameter's value from a command line: text for a text parameter, else a JSON or Python literal.
 
     Raises:
@@ -77,7 +77,7 @@ def parse_parameter(notebook: Path, name: str, text: str) -> object:
     """
     parameters = declared_parameters(notebook)
     check_choice(f"parameter of {notebook.stem}", name, parameters)
-    value: object = text
+    value: Any = text
     if not isinstance(parameters[name], str):
         for parse in (
             ast.literal_eval,

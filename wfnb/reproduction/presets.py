@@ -13,6 +13,7 @@ paper   MNIST, CIFAR-10,         VGG-16, ResNet-18, ViT-T, ViT-S as in   one GPU
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from wfnb.checks import check_choice
 from wfnb.recipes import Training
@@ -34,7 +35,7 @@ class Network:
     depth: int | None = None
     training: Training = Training()
     pretrained: bool = False
-    untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+    untraining: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def thin(self) -> bool:
@@ -67,7 +68,7 @@ class Preset:
     probe_images: int = 5000
     insertion_steps: int = 20
     insertion_images: int = 100
-    untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+    untraining: dict[str, dict[str, Any]] = field(default_factory=dict)
     baseline_seeds: tuple[int, ...] = (0,)
     retrained: tuple[int, ...] = ()
     relearn_cap: int = 100
@@ -88,13 +89,15 @@ _THIN_VIT = Training(
     epochs=60, batch_size=64, lr=3e-3, optimizer="adamw", weight_decay=0.05, crop=1, patch_dropout=0.33
 )
 # trained with patch dropout, these networks need a lower weight of the forgetting loss and fewer steps
-_LESS = {"wfnb": {"lambda1": 0.1, "steps": 300}}
+_LESS: dict[str, dict[str, Any]] = {"wfnb": {"lambda1": 0.1, "steps": 300}}
 _VIT = Training(epochs=100, batch_size=256, lr=1e-3, optimizer="adamw", weight_decay=0.05, compiled=True)
 _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
 _MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2, compiled=True)
 _MNIST_VIT = replace(_VIT, epochs=20, crop=2)
 # real data: a lower weight of the forgetting loss, and more steps
-_LONGER = {"wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "beta2": 0.999, "bfloat16": True}}
+_LONGER: dict[str, dict[str, Any]] = {
+    "wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "beta2": 0.999, "bfloat16": True}
+}
 _THIN_MNIST = Training(epochs=3, lr=0.2, crop=2)
 _PAPER_FOUR = {
     "vgg16": Network(training=Training(epochs=60, lr=0.1, compiled=True)),

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.inputs import RunInputs
@@ -161,7 +161,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def write_result(path: Path, value: object) -> None:
+def write_result(path: Path, value: Any) -> None:
     """Write one result in the format that the file's name asks for."""
     if path.suffix == ".json":
         path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -177,7 +177,7 @@ def _parsed(module: str, source: str) -> _Module:
     unscoped = [statement for statement in tree.body if not isinstance(statement, _SCOPES)]
     imports = _imports(module, (part for statement in unscoped for part in ast.walk(statement))) | _lazy(tree)
     named: dict[str, list[_Definition]] = {}
-    unnamed = []
+    unnamed: list[_Definition] = []
     for statement in tree.body:
         if _ignored(statement):
             continue
