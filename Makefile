@@ -34,7 +34,7 @@ test-slow: $(READY)
 	@$(BIN)/python -m pytest -m slow --ignore tests/test_browser.py
 
 lint: $(READY)
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # every notebook by plain papermill, with the smallest preset, into a folder of its own
 smoke: $(READY)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from wfnb import cli
-from wfnb.reproduction.cells import STEPS, Cell, graph
+from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.presets import PRESETS
 
 
@@ -55,8 +55,6 @@ def test_settings_of_a_graph():
 
 
 def test_commands_can_be_pasted(monkeypatch):
-    import shlex
-
     ran = []
     monkeypatch.setattr(cli, "run_cell", lambda cell, given, quiet: ran.append(cell) or cell.executed)
     for wanted in (
@@ -132,11 +130,26 @@ def test_interrupt(monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_modules_of_the_steps_exist():
-    from pathlib import Path
+def test_help_and_status_import_no_torch():
+    program = "from wfnb import cli; cli.main(['status', '--preset', 'smoke']); cli.main(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "reproduce" in done.stdout
+    assert not [
+        line for line in done.stderr.splitlines() if line.endswith((" torch", " papermill", " snakemake"))
+    ]
 
-    import wfnb
 
-    for step in STEPS.values():
-        for module in step.modules:
-            assert (Path(wfnb.__file__).parent / f"{module}.py").is_file(), module
+def test_the_benchmark_measures_in_this_process_with_the_given_repeats(monkeypatch, capsys):
+    seen = []
+
+    def measure(device, scale):
+        seen.append((device.type, scale.repeats))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("wfnb.bench.measure.measure", measure)
+    assert cli.main(["bench", "--device", "cpu", "--repeats", "3"]) == 2
+    assert seen == [("cpu", 3)]
+    assert cli.main(["bench", "--repeats", "1"]) == 2
+    assert "--repeats must be 2 or more, not 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Forked kernels are kernels: what they are asked to compute, where, and what becomes of them when something dies."""
+"""Forked kernels behave as plain ones: results, folder, environment, errors, and when a process dies."""
 
 import json
 import os
@@ -97,7 +97,10 @@ def test_two_kernels_share_no_state(server, tmp_path):
 
 
 def test_it_computes_what_a_plain_kernel_computes(server, tmp_path, monkeypatch):
-    work = "import torch; torch.manual_seed(0); m = torch.nn.Linear(64, 64); print(m(torch.randn(8, 64)).double().sum().item(), torch.get_num_threads())"
+    work = (
+        "import torch; torch.manual_seed(0); m = torch.nn.Linear(64, 64); x = torch.randn(8, 64)\n"
+        "print(m(x).double().sum().item(), torch.get_num_threads())"
+    )
     forked = run(tmp_path, work, IMPORTED)
     monkeypatch.delenv(ADDRESS)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -116,21 +119,23 @@ def test_a_kernel_that_dies_is_noticed(server, tmp_path):
         run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
 
 
-def test_a_kernel_ends_with_the_one_who_asked_for_it(server, tmp_path):
-    asking = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-         f"from pathlib import Path; from test_forkserver import run\n"
-         f"run(Path({str(tmp_path)!r}), 'import os; open(\"pid\", \"w\").write(str(os.getpid())); import time; time.sleep(600)')"],
+def test_a_kernel_ends_with_the_process_that_requested_it(server, tmp_path):
+    source = "import os; open('pid', 'w').write(str(os.getpid())); import time; time.sleep(600)"
+    program = "import sys, pathlib, test_forkserver as t; t.run(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ["PYTHONPATH"]])
+    client = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), source],
+        env=os.environ | {"PYTHONPATH": path},
         start_new_session=True,
-    )  # fmt: skip
+    )
     pid = tmp_path / "pid"
     end = time.monotonic() + 60
     while not (pid.exists() and pid.read_text()) and time.monotonic() < end:
         time.sleep(0.05)
     kernel = int(pid.read_text())
     assert alive(kernel)
-    asking.kill()
-    asking.wait()
+    client.kill()
+    client.wait()
     assert gone(kernel)
 
 

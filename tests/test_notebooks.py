@@ -1,4 +1,4 @@
-"""Notebooks as programs: how they are committed, what they refuse, what a run leaves, and what a failure leaves."""
+"""Notebooks as programs: how they are committed, what they refuse, what runs and failures leave."""
 
 import hashlib
 import json
@@ -34,7 +34,8 @@ def cell(step="train", **changes):
     return Cell.of(step, parameters)
 
 
-# -- as committed ------------------------------------------------------------------------------------------------------------
+# -- as committed
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_there_is_one_notebook_a_step():
@@ -106,7 +107,8 @@ def test_parsing_of_parameters():
     assert check_parameters(TRAIN, {"seed": 3})["seed"] == 3
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------------------
+# -- what is refused
+# ---------------------------------------------------------------------------------------------------------
 
 REFUSED = [
     ("seeed", "1", ["parameter", "'seeed'", "'seed'"]),
@@ -162,12 +164,13 @@ def test_plain_papermill_fails_with_the_same_sentence(name, text, runs_folder, t
     assert not runs_folder.exists()
 
 
-# -- what a run leaves -------------------------------------------------------------------------------------------------------
+# -- what a run leaves
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, isolate):
-    """The runs folder after ``01_untrain`` of preset smoke, which made the original that it needs by itself."""
+    """The runs folder after ``01_untrain`` of preset smoke, which also made the original that it needs."""
     runs = tmp_path_factory.mktemp("smoke") / "runs"
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, runs)
@@ -416,7 +419,7 @@ def test_if_changed(copied, capsys, monkeypatch):
     assert ran[1:] == [cell("untrain", recipe="wfnb", settings={"lambda1": 0.7})]
     wfnb("run", "01_untrain", "-p", "preset", "smoke", "-p", "recipe", "paper", "--if-changed")
     assert len(ran) == 3
-    monkeypatch.setattr("wfnb.reproduction.runs.code_hash", lambda cell: "other code")
+    monkeypatch.setattr("wfnb.reproduction.records.code_hash", lambda cell: "other code")
     wfnb("run", "01_untrain", "-p", "preset", "smoke", "--if-changed")
     assert len(ran) == 4
 
@@ -438,7 +441,7 @@ def test_interrupted_between_its_results_and_its_notebook_a_run_is_to_be_run_aga
 
 def test_a_run_waits_for_another_of_the_same_cell(copied, capsys, monkeypatch):
     """Such as one that a killed graph left behind."""
-    monkeypatch.setattr("wfnb.reproduction.runs.is_current", lambda cell: done.is_set())
+    monkeypatch.setattr(cli, "is_current", lambda cell: done.is_set())
     monkeypatch.setattr(cli, "run_cell", lambda *_, **__: pytest.fail("the same work was done twice"))
     done, about = threading.Event(), ("run", "01_untrain", "-p", "preset", "smoke", "--if-changed")
     waiting = threading.Thread(target=wfnb, args=about)
@@ -454,7 +457,7 @@ def test_a_run_waits_for_another_of_the_same_cell(copied, capsys, monkeypatch):
 def test_results_can_be_kept_through_a_change_of_code_that_has_a_reason(copied, capsys, monkeypatch):
     run, about = cell("untrain", recipe="wfnb"), ("run", "01_untrain", "-p", "preset", "smoke")
     metrics, made_by = (run.folder / "metrics.json").read_bytes(), finished(run).record["code"]
-    monkeypatch.setattr("wfnb.reproduction.runs.code_hash", lambda cell: "other code")
+    monkeypatch.setattr("wfnb.reproduction.records.code_hash", lambda cell: "other code")
     assert not is_current(run)
     assert wfnb(*about, "--accept", " ") == 2
     assert "say why" in capsys.readouterr().err
@@ -467,7 +470,7 @@ def test_results_can_be_kept_through_a_change_of_code_that_has_a_reason(copied, 
         ("other code", "a sentence was reworded")
     ]
     assert (run.folder / "metrics.json").read_bytes() == metrics
-    monkeypatch.setattr("wfnb.reproduction.runs.code_hash", lambda cell: "yet another")
+    monkeypatch.setattr("wfnb.reproduction.records.code_hash", lambda cell: "yet another")
     assert not is_current(run)
     monkeypatch.setattr(type(run), "resolved", lambda self: {"lambda1": 99.0})
     assert wfnb(*about, "--accept", "no reason is good enough for other settings") == 2
@@ -520,7 +523,7 @@ def test_a_figure_is_written_the_same_twice_and_small(tmp_path):
     def drawn(name):
         figure, axes = plt.subplots()
         axes.imshow([[0, 1], [2, 3]])
-        runs._draw(figure, tmp_path / name)
+        runs.write_figure(figure, tmp_path / name)
         plt.close(figure)
         return (tmp_path / name).read_bytes()
 

@@ -1,4 +1,4 @@
-"""The profiles for clusters: which executor they name, and that what they say is an option of Snakemake or of their plugin."""
+"""The profiles for clusters: Snakemake plans every cell with them, and asks for GPUs where needed."""
 
 import importlib.util
 import subprocess

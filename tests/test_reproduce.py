@@ -1,4 +1,4 @@
-"""``wfnb reproduce``: one line a cell, one call at a time, and the same numbers however often it was stopped."""
+"""``wfnb reproduce``: one line a cell, one call at a time, the same numbers however often it is stopped."""
 
 import fcntl
 import logging
@@ -14,13 +14,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from test_staleness import change_function
 
 from wfnb import cli
 from wfnb.paths import project_root
 from wfnb.reproduction.cells import graph
 from wfnb.reproduction.reproduce import CellLines
 
-# -- what is printed ---------------------------------------------------------------------------------------------------------
+# -- what is printed
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_one_line_a_cell(runs_folder, capsys):
@@ -70,7 +72,8 @@ def test_a_lock_is_held_by_one_at_a_time_and_leaves_no_file(tmp_path):
     (tmp_path / "count").write_text("0")
     turns = (
         "import pathlib, sys\nfrom wfnb.paths import held\ncount = pathlib.Path(sys.argv[1])\n"
-        "for _ in range(200):\n    with held(count.parent):\n        count.write_text(str(int(count.read_text()) + 1))"
+        "for _ in range(200):\n    with held(count.parent):\n"
+        "        count.write_text(str(int(count.read_text()) + 1))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", turns, str(tmp_path / "count")]) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
@@ -78,12 +81,13 @@ def test_a_lock_is_held_by_one_at_a_time_and_leaves_no_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["count"]
 
 
-# -- in a copy of the project, through Snakemake ------------------------------------------------------------------------------
+# -- in a copy of the project, through Snakemake
+# ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project that a test may change, and how to call ``wfnb reproduce --preset smoke`` in it."""
+    """A copy of the project that a test may change, and calls of ``wfnb reproduce --preset smoke`` in it."""
     pytest.importorskip("snakemake")
     root = tmp_path_factory.mktemp("project")
     for name in ("wfnb", "notebooks"):
@@ -116,7 +120,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(project, tmp_path_factory):
-    """The runs folder of a reproduction that nothing stopped, its metrics files, and the seconds that it took."""
+    """The runs folder, metrics files and seconds of a reproduction that nothing stopped."""
     runs, started = tmp_path_factory.mktemp("uninterrupted"), time.monotonic()
     out, code = project.call(runs)
     assert code == 0, out
@@ -173,7 +177,7 @@ def test_stopped_at_any_moment(project, uninterrupted, tmp_path, how):
 
 @pytest.mark.slow
 def test_reuse(project, uninterrupted):
-    """A second call runs nothing; another lambda, and another module, run what hangs on them."""
+    """A second call and a comment run nothing; another lambda or function runs what depends on it."""
     started = time.monotonic()
     out, code = project.call(uninterrupted.runs)
     print(f"second call: {time.monotonic() - started:.1f} s")
@@ -195,8 +199,12 @@ def test_reuse(project, uninterrupted):
     )
     assert set(_lines(out)) == {at + step for step in steps} | {"smoke/tables"}
 
-    with open(project.root / "wfnb" / "metrics" / "relearn.py", "a") as file:
-        file.write("# changed\n")
+    module = project.root / "wfnb" / "metrics" / "relearn.py"
+    module.write_text(module.read_text() + "# a comment\n")
+    out, code = project.call(uninterrupted.runs, "--set", changed)
+    assert code == 0, out
+    assert not _lines(out)
+    change_function(module, "relearn_time")
     out, code = project.call(uninterrupted.runs, "--set", changed)
     assert code == 0, out
     assert set(_lines(out)) == {

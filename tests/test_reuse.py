@@ -1,22 +1,23 @@
-"""A finished graph is used again: a second call runs nothing, a change runs what hangs on it and nothing else."""
+"""A finished graph is reused: a second call runs nothing, a change runs only the cells that depend on it."""
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
+from test_staleness import change_function
 
 from wfnb import cli
-from wfnb.recipes import RECIPES, Recipe
-from wfnb.reproduction import runs
-from wfnb.reproduction.cells import STEPS, graph
-from wfnb.reproduction.runs import Run, is_current
+from wfnb.recipes import RECIPES
+from wfnb.reproduction import staleness
+from wfnb.reproduction.cells import graph
+from wfnb.reproduction.runs import MissingRunError, Run, accept, is_current
 
 
 @pytest.fixture
 def results():
-    """Make every cell of a smoke graph that is not up to date, without its notebook; returns the paths of those made.
+    """Make every cell of a smoke graph that is not up to date, without its notebook; returns the paths of
+    those made.
 
     A result names how often results were made, so that what reads it gets other inputs.
     """
@@ -39,8 +40,8 @@ def results():
 def library(tmp_path, monkeypatch):
     """A copy of the library's files, the one that cells are compared with."""
     copy = tmp_path / "wfnb"
-    shutil.copytree(Path(runs.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(runs, "__file__", str(copy / "runs.py"))
+    shutil.copytree(staleness.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(staleness, "PACKAGE", copy)
     return copy
 
 
@@ -63,7 +64,7 @@ def test_a_second_call_makes_nothing(results):
     assert results() == set()
 
 
-def test_other_settings_of_one_network_make_what_hangs_on_it(results):
+def test_other_settings_of_one_network_make_what_depends_on_it(results):
     wanted = of(["resnet18"], UNTRAINED) | {"smoke/tables"}
     assert results("untrain/resnet18.lambda1=1.0") == wanted
     assert results("untrain/resnet18.lambda1=1.0") == set()
@@ -76,62 +77,76 @@ def test_another_recipe_for_attention_leaves_convolutions_alone(results, monkeyp
     assert results() == of(["vit_t"], UNTRAINED) | {"smoke/tables"}
 
 
-@pytest.mark.parametrize(
-    ("then", "stale"), [({}, set()), ({"optimizer": "sgd"}, set()), ({"beta2": 0.95}, UNTRAINED)]
-)
-def test_a_recipe_setting_that_came_later_had_the_value_that_held_before(results, monkeypatch, then, stale):
-    recipe = RECIPES["wfnb"][0].changed(
-        {"beta2": 0.999 if "optimizer" not in then else Recipe().beta2} | then
-    )
-    monkeypatch.setitem(RECIPES, "wfnb", (recipe, recipe))
-    results()
-    for cell in graph("smoke"):
-        if STEPS[cell.step].untrains:
-            path = cell.folder / "run.json"
-            record = json.loads(path.read_text())
-            for known in record["settings"]["recipe"].values():
-                del known["beta2"]
-            path.write_text(json.dumps(record))
-    assert results() == of(BOTH, stale) | ({"smoke/tables"} if stale else set())
-
-
-def test_a_training_setting_that_came_later_had_the_value_that_held_before(results):
-    results()
+def without_settings(*names):
+    """Remove settings from the records of training, as if they were newer than these."""
     for cell in graph("smoke"):
         if cell.step == "train":
             path = cell.folder / "run.json"
             record = json.loads(path.read_text())
-            del record["settings"]["training"]["patch_dropout"]
+            for name in names:
+                del record["settings"]["training"][name]
             path.write_text(json.dumps(record))
-    assert results() == set()
 
 
+def test_settings_that_a_record_lacks_make_it_stale_until_it_is_accepted(results):
+    without_settings("patch_dropout", "compiled")
+    train = next(cell for cell in graph("smoke") if cell.step == "train")
+    assert not is_current(train)
+    accept(train, "training without these settings is what their defaults do")
+    assert is_current(train)
+    record = json.loads((train.folder / "run.json").read_text())
+    assert record["settings"]["training"]["patch_dropout"] == 0.0
+    (note,) = record["accepted"]
+    assert "patch_dropout" not in note["settings"]["training"]  # as the run recorded them
+    assert results() == of(BOTH[1:], {"train"} | UNTRAINED) | {"smoke/tables"}  # the other was not accepted
+
+
+def test_another_value_of_a_setting_is_not_accepted(results, monkeypatch):
+    without_settings("compiled")
+    train = next(cell for cell in graph("smoke") if cell.step == "train")
+    path = train.folder / "run.json"
+    record = json.loads(path.read_text())
+    record["settings"]["training"]["lr"] = 0.7
+    path.write_text(json.dumps(record))
+    with pytest.raises(MissingRunError, match="other settings"):
+        accept(train, "a reason")
+    record["settings"]["training"] |= {"lr": train.resolved()["training"]["lr"], "removed": 1}
+    path.write_text(json.dumps(record))
+    with pytest.raises(MissingRunError, match="other settings"):
+        accept(train, "a reason")
+
+
+# a function, and the cells that depend on it; None: not even the tables
 @pytest.mark.parametrize(
-    ("module", "steps"),
+    ("file", "function", "steps"),
     [
-        ("zoo", {"train"} | UNTRAINED),
-        ("untraining", UNTRAINED),
-        ("baselines", {"baselines", "relearn"}),
-        ("metrics/relearn", {"relearn"}),
-        ("metrics/insertion", {"insertion-wfnb"}),
-        ("filters", {"filters-wfnb"}),
-        ("otherdata", {"without_training_set-wfnb"}),
-        ("tables", set()),
-        ("explorer", None),
+        ("originals/zoo.py", "create_model", {"train"} | UNTRAINED),
+        ("originals/training.py", "train", {"train"} | UNTRAINED),
+        ("net.py", "WFNet.forward", UNTRAINED),
+        ("net.py", "WFNet.summary", None),
+        ("untraining.py", "untrain", UNTRAINED),
+        ("evaluation/baselines.py", "fine_tune", {"baselines", "relearn"}),
+        ("metrics/relearn.py", "relearn_time", {"relearn"}),
+        ("metrics/insertion.py", "insertion_deletion", {"insertion-wfnb"}),
+        ("evaluation/filters.py", "overlap_table", {"filters-wfnb"}),
+        ("evaluation/otherdata.py", "other_images", {"without_training_set-wfnb"}),
+        ("reproduction/tables.py", "table1", set()),
+        ("reproduction/runs.py", "Run.finish", None),
+        ("explorer/app.py", "serve", None),
     ],
 )
-def test_a_changed_module_makes_what_hangs_on_it(results, library, module, steps):
-    with open(library / f"{module}.py", "a") as file:
-        file.write("# changed\n")
-    read = steps is not None and (
-        not steps or steps & {f"{name}{'-wfnb' * STEPS[name].per_recipe}" for name in STEPS["tables"].needs}
-    )
-    assert results() == of(BOTH, steps or ()) | ({"smoke/tables"} if read else set())
+def test_a_changed_function_makes_what_depends_on_it(results, library, file, function, steps):
+    change_function(library / file, function)
+    assert results() == of(BOTH, steps or ()) | ({"smoke/tables"} if steps is not None else set())
     assert results() == set()
 
 
-def test_a_touched_module_makes_nothing(results, library):
-    (library / "zoo.py").touch()
+@pytest.mark.parametrize("change", ["touched", "commented"])
+def test_a_module_with_the_same_code_makes_nothing(results, library, change):
+    file = library / "originals" / "zoo.py"
+    file.touch()
+    if change == "commented":
+        file.write_text(file.read_text() + "\n# another comment\n")
     assert results() == set()
 
 

@@ -1,4 +1,4 @@
-"""Table 2 holds what the finished runs hold, says what was not attempted, and does not call a chance result a success."""
+"""Table 2 holds the figures of finished runs, and calls no chance result a success."""
 
 import pandas as pd
 import pytest

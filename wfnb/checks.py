@@ -1,13 +1,16 @@
-"""Checks of what a caller gives: one clear sentence that names the value and what is allowed."""
+"""Checks of arguments; each error is one sentence that names the value and what is allowed."""
 
 import difflib
 from collections.abc import Iterable
+from typing import TypeVar
 
 __all__ = ["check_choice", "check_type"]
 
+T = TypeVar("T")
+
 
 def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``allowed``; suggests the closest name."""
+    """Raise ``ValueError`` unless ``value`` is one of ``allowed``; the message suggests the closest name."""
     allowed = list(allowed)
     if value in allowed:
         return
@@ -16,13 +19,19 @@ def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
     raise ValueError(f"unknown {what} {value!r}: allowed are {', '.join(map(repr, allowed))}.{hint}")
 
 
-def check_type(what: str, value: object, example: object) -> object:
-    """Return ``value`` with the type of ``example`` (an int passes for a float), or raise ``TypeError``."""
+def check_type(what: str, value: object, example: T) -> T:
+    """``value``, which must be of exactly the type of ``example``; an int is converted where ``example`` is a
+    float.
+
+    Raises:
+        TypeError: ``value`` is of another type.
+    """
     wanted = type(example)
     if wanted is float and type(value) is int:
-        return float(value)
+        return float(value)  # type: ignore[return-value]
     if type(value) is not wanted:
         raise TypeError(
-            f"{what} must be of type {wanted.__name__} (as {example!r}), not {type(value).__name__} {value!r}."
+            f"{what} must be of type {wanted.__name__} (as {example!r}), "
+            f"not {type(value).__name__} {value!r}."
         )
     return value

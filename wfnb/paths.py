@@ -1,7 +1,7 @@
-"""Where things live: the project root, the data folder, the runs folder.
+"""The project root, the data folder and the runs folder, and safe writing there.
 
-Notebooks, papermill and test runners start in different folders, so every path is resolved from the project root.
-``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder.
+Notebooks, papermill and test runners start in different folders, so every path is resolved from the project
+root. ``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ __all__ = ["data_folder", "held", "notebooks_folder", "project_root", "runs_fold
 
 
 def project_root() -> Path:
-    """The folder that holds ``notebooks/``: the nearest one above the working folder, or else the one above this package."""
+    """The nearest folder at or above the working folder that holds ``notebooks/``, else this checkout."""
     for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / "notebooks" / "00_train.ipynb").is_file():
             return folder
@@ -37,7 +37,7 @@ def notebooks_folder() -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, complete or not at all."""
+    """Write a text file, completely or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -48,10 +48,12 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path, refusal: str = "") -> Iterator[None]:
-    """Hold a folder's lock, the folder made where it is missing; it ends with this process, however that ends, and leaves no file behind.
+    """Hold the lock of a folder, which is made if it is missing.
+
+    The system releases the lock however this process ends, and the lock file is removed.
 
     Args:
-        refusal: What to say where another process holds it; left out, this one waits.
+        refusal: The error message if another process holds the lock; empty to wait for it.
 
     Raises:
         ValueError: ``refusal``.
@@ -65,7 +67,7 @@ def held(folder: Path, refusal: str = "") -> Iterator[None]:
             except BlockingIOError:
                 raise ValueError(refusal) from None
             if not _is_at(path, lock.fileno()):
-                continue  # the one who held it has taken it away meanwhile
+                continue  # its previous holder has removed the file meanwhile
             try:
                 yield
             finally:
@@ -74,7 +76,7 @@ def held(folder: Path, refusal: str = "") -> Iterator[None]:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one that lies at ``path``."""
+    """Whether an open file is the one at ``path``."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     return False

@@ -5,7 +5,6 @@ Colours come from a colour-blind palette; markers, hatches or printed numbers re
 """
 
 from wfnb.figures.accuracies import accuracy_bars, change_bars, method_bars, table1_figure
-from wfnb.figures.benchmark import benchmark_ratios, cost_over_classes
 from wfnb.figures.curves import history_curves, insertion_curves, relearn_curves
 from wfnb.figures.images import excitation_grid, image_grid
 from wfnb.figures.matrices import (
@@ -21,11 +20,9 @@ from wfnb.figures.style import COLOURS
 __all__ = [
     "COLOURS",
     "accuracy_bars",
-    "benchmark_ratios",
     "change_bars",
     "confusion_difference",
     "confusion_matrix",
-    "cost_over_classes",
     "excitation_grid",
     "filter_graph",
     "gate_matrix",

@@ -1,19 +1,20 @@
 """The cells of the graph: one execution of one notebook, where its results lie, and which cells it needs.
 
-A cell's results live in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``; what belongs to a whole preset (tables) in
-``runs/<preset>/<step>/``. Nothing here imports torch, so that planning a graph is quick.
+Results of a cell lie in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``, those of a whole preset (tables)
+in ``runs/<preset>/<step>/``. Nothing here imports torch, so that planning a graph is quick.
 """
 
 import json
 import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from wfnb.checks import check_choice
 from wfnb.originals.names import ARCHITECTURES, TASKS, TIMM
 from wfnb.paths import notebooks_folder, runs_folder
 from wfnb.recipes import RECIPES, Recipe, named_recipe
-from wfnb.reproduction.presets import Preset, preset_named
+from wfnb.reproduction.presets import Network, Preset, preset_named
 
 __all__ = ["STEPS", "Cell", "Step", "graph"]
 
@@ -23,23 +24,23 @@ class Step:
     """A kind of cell.
 
     Attributes:
-        notebook: Its notebook's name.
-        needs: The steps whose results it reads, of the same network and seed; of all of them where it is one cell a preset.
-        modules: The library modules that change its numbers: where one changes, the cell is run again.
+        notebook: The name of its notebook.
+        needs: Steps whose results it reads, of the same network and seed; of all networks and seeds for one
+            cell a preset.
         settable: Whether its notebook takes ``settings`` (of the training, or of the recipe).
         scales: The preset's fields that change its numbers.
         untrains: Whether it untrains, by the settings of its recipe.
         per_recipe: Whether there is one cell a recipe.
-        once: Whether one cell a network is enough: the recipe ``wfnb``, and the first seed that it is run with.
-        per_preset: Whether one cell serves the whole preset.
-        single_class: Whether it works on one network a forgotten class: on the preset's ``baseline_seeds``, and where originals are trained.
-        options: The notebook's further parameters that change its results.
-        in_graph: Whether the graph of a preset makes it; what is opened by hand is left out, and reads what it needs when it is run.
+        once: Whether there is one cell a network: recipe ``wfnb``, and the first seed of that recipe.
+        per_preset: Whether there is one cell for the whole preset.
+        single_class: Whether it needs one network a forgotten class: then only for ``baseline_seeds``, and
+            originals trained here.
+        options: Further parameters of the notebook that change its results.
+        in_graph: Whether it belongs to a preset's graph; notebooks opened by hand do not.
     """
 
     notebook: str
     needs: tuple[str, ...] = ()
-    modules: tuple[str, ...] = ()
     settable: bool = False
     scales: tuple[str, ...] = ()
     untrains: bool = False
@@ -51,38 +52,11 @@ class Step:
     in_graph: bool = True
 
 
-# `recipes` and `presets` are not among them: the settings in force are compared by value
-_TRAIN = (
-    "originals/data",
-    "originals/folders",
-    "originals/images",
-    "originals/inference",
-    "metrics/retain_forget",
-    "metrics/scores",
-    "metrics/zrf",
-    "originals/training",
-    "originals/zoo",
-)
-_UNTRAIN = (*_TRAIN, "originals/features", "layers", "losses", "metrics/probe", "net", "untraining")
-_WFNET = (
-    "originals/data",
-    "originals/folders",
-    "originals/images",
-    "originals/inference",
-    "layers",
-    "metrics/retain_forget",
-    "net",
-    "originals/zoo",
-)
-_BASELINES = (*_UNTRAIN, "evaluation/baselines")
-_EXPLORE = (*_UNTRAIN, "explorer/lookups")
-
 STEPS = {
-    "train": Step(notebook="00_train", modules=_TRAIN, settable=True),
+    "train": Step(notebook="00_train", settable=True),
     "untrain": Step(
         notebook="01_untrain",
         needs=("train",),
-        modules=_UNTRAIN,
         scales=("probe_images",),
         settable=True,
         untrains=True,
@@ -91,70 +65,42 @@ STEPS = {
     "baselines": Step(
         notebook="02_baselines",
         needs=("train", "untrain"),
-        modules=_BASELINES,
         scales=("retrained", "probe_images"),
         single_class=True,
     ),
     "relearn": Step(
         notebook="03_relearn",
         needs=("train", "untrain", "baselines"),
-        modules=(*_BASELINES, "metrics/relearn"),
         scales=("relearn_cap",),
         single_class=True,
     ),
     "insertion": Step(
         notebook="04_insertion_deletion",
         needs=("train", "untrain"),
-        modules=(*_WFNET, "metrics/insertion"),
         scales=("insertion_steps", "insertion_images"),
         per_recipe=True,
         once=True,
     ),
-    "filters": Step(
-        notebook="05_filters",
-        needs=("train", "untrain"),
-        modules=(*_WFNET, "evaluation/filters"),
-        per_recipe=True,
-        once=True,
-    ),
+    "filters": Step(notebook="05_filters", needs=("train", "untrain"), per_recipe=True, once=True),
     "without_training_set": Step(
         notebook="08_without_training_set",
         needs=("train", "untrain"),
-        modules=(*_UNTRAIN, "evaluation/otherdata"),
         scales=("probe_images",),
         untrains=True,
         per_recipe=True,
         once=True,
     ),
     "tables": Step(
-        notebook="06_tables",
-        needs=(
-            "train",
-            "untrain",
-            "baselines",
-            "relearn",
-            "insertion",
-            "filters",
-            "without_training_set",
-        ),  # its gallery shows them all
-        modules=(
-            "figures/accuracies",
-            "figures/style",
-            "reproduction/gallery",
-            "reproduction/ledger",
-            "reproduction/tables",
-        ),
+        notebook="06_tables",  # its gallery shows the figures of all other steps
+        needs=("train", "untrain", "baselines", "relearn", "insertion", "filters", "without_training_set"),
         per_preset=True,
     ),
-    "explorer": Step(notebook="07_explorer", needs=("train", "untrain"), modules=_EXPLORE, in_graph=False),
-    "lesson": Step(notebook="09_lesson", modules=_UNTRAIN, per_preset=True, in_graph=False),
-    "benchmark": Step(
-        notebook="10_benchmark", modules=("bench/measure", "bench/results"), per_preset=True, in_graph=False
-    ),
+    "explorer": Step(notebook="07_explorer", needs=("train", "untrain"), in_graph=False),
+    "lesson": Step(notebook="09_lesson", per_preset=True, in_graph=False),
+    "benchmark": Step(notebook="10_benchmark", per_preset=True, in_graph=False),
     "your_network": Step(
         notebook="11_your_network",
         needs=("train",),
-        modules=(*_UNTRAIN, "metrics/per_class", "originals/pretrained"),
         scales=("probe_images",),
         untrains=True,
         per_recipe=True,
@@ -179,12 +125,12 @@ class Cell:
     arch: str = ""
     seed: int = 0
     recipe: str = ""
-    settings: dict[str, object] = field(default_factory=dict, hash=False)
-    options: dict[str, object] = field(default_factory=dict, hash=False)
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls, step: str, parameters: dict[str, object]) -> "Cell":
-        """The cell that a notebook's parameters name, ``"auto"`` resolved by the preset.
+    def of(cls, step: str, parameters: dict[str, Any]) -> "Cell":
+        """The cell that a notebook's parameters name; the preset decides what ``"auto"`` is.
 
         Raises:
             ValueError: A name is unknown, or the seed is negative.
@@ -199,12 +145,9 @@ class Cell:
         if names.get("dataset") == "auto":
             names["dataset"] = next(iter(preset.networks))
         if names.get("arch") == "auto":
-            names["arch"] = next(
-                iter(preset.networks.get(names["dataset"], next(iter(preset.networks.values()))))
-            )
-        if names.get("dataset", "").startswith(
-            "folder:"
-        ):  # a notebook's kernel may work in another folder than its caller
+            networks = preset.networks.get(names["dataset"]) or next(iter(preset.networks.values()))
+            names["arch"] = next(iter(networks))
+        if names.get("dataset", "").startswith("folder:"):  # the kernel may work in another folder
             names["dataset"] = f"folder:{_absolute(names['dataset'].removeprefix('folder:'))}"
         elif "dataset" in names:
             check_choice("data set", names["dataset"], [*TASKS, "folder:PATH"])
@@ -230,7 +173,7 @@ class Cell:
 
     @property
     def path(self) -> str:
-        """Where its results lie, below the runs folder."""
+        """The folder of its results, below the runs folder."""
         name = f"{self.step}-{self.recipe}" if self.recipe else self.step
         if self.options.get("checkpoint"):
             name += f"-{Path(self.options['checkpoint']).stem}"
@@ -241,7 +184,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where its results lie."""
+        """The folder of its results."""
         return runs_folder() / self.path
 
     @property
@@ -254,32 +197,40 @@ class Cell:
         """The executed notebook, beside the results."""
         return self.folder / self.notebook.name
 
-    def resolved(self) -> dict[str, object]:
-        """Everything that decides its numbers besides data, code and needed cells: the network's form and the settings in force."""
-        if STEPS[self.step].per_preset:
+    def resolved(self) -> dict[str, Any]:
+        """All that decides its numbers besides data, code and needed cells: the form of its network, and the
+        settings in force.
+
+        Raises:
+            ValueError, TypeError: A setting is not allowed.
+        """
+        step = STEPS[self.step]
+        if step.per_preset:
             return {}
-        network = self.plan.network(self.dataset, self.arch)
-        settings = {"width": network.width, "depth": network.depth, "images": self.plan.images}
-        if self.step == "train":
-            settings |= {
-                "pretrained": network.pretrained,
-                "training": asdict(network.training.changed(self.settings)),
-            }
-        if STEPS[self.step].untrains:
-            forms = {
-                "convolutions": False,
-                "attention": True,
-            }  # which of them a network of timm's takes is seen when it is built
-            if self.arch in ARCHITECTURES:
-                forms.pop("convolutions" if self.arch.startswith("vit_") else "attention")
-            settings |= {
-                "recipe": {form: asdict(self.recipe_for(attention)) for form, attention in forms.items()}
-            }
-        elif self.settings and self.step != "train":
+        if self.settings and not (self.step == "train" or step.untrains):
             raise ValueError(
-                f"step {self.step!r} has no settings to change; allowed are those of train and of what untrains."
+                f"step {self.step!r} has no settings to change; "
+                "allowed are those of train and of steps that untrain."
             )
-        return settings | {name: getattr(self.plan, name) for name in STEPS[self.step].scales} | self.options
+        network = self.plan.network(self.dataset, self.arch)
+        resolved: dict[str, Any] = {
+            "width": network.width,
+            "depth": network.depth,
+            "images": self.plan.images,
+        }
+        if self.step == "train":
+            training = network.training.changed(self.settings)
+            resolved |= {"pretrained": network.pretrained, "training": asdict(training)}
+        if step.untrains:
+            resolved["recipe"] = {
+                "attention" if attention else "convolutions": asdict(self.recipe_for(attention))
+                for attention in self._forms()
+            }
+        return resolved | {name: getattr(self.plan, name) for name in step.scales} | self.options
+
+    def _forms(self) -> tuple[bool, ...]:
+        """Whether the recipe for attention is in force; both, where only building a timm network tells."""
+        return (self.arch.startswith("vit_"),) if self.arch in ARCHITECTURES else (False, True)
 
     def recipe_for(self, attention: bool) -> Recipe:
         """The recipe in force, for a network of attention projections or of convolutions."""
@@ -298,18 +249,13 @@ class Cell:
         return [self.beside(step) for step in STEPS[self.step].needs if not self.options.get("checkpoint")]
 
     def beside(self, step: str) -> "Cell":
-        """The cell of another step for the same network, seed and, where that step has one, recipe (``wfnb`` where this has none)."""
-        return replace(
-            self,
-            step=step,
-            recipe=(self.recipe or "wfnb") if STEPS[step].per_recipe else "",
-            settings={},
-            options={},
-        )
+        """The cell of another step for the same network, seed and recipe (``wfnb`` where this has none)."""
+        recipe = (self.recipe or "wfnb") if STEPS[step].per_recipe else ""
+        return replace(self, step=step, recipe=recipe, settings={}, options={})
 
-    def parameters(self) -> dict[str, object]:
+    def parameters(self) -> dict[str, Any]:
         """The notebook's parameters."""
-        given = {"preset": self.preset}
+        given: dict[str, Any] = {"preset": self.preset}
         if not STEPS[self.step].per_preset:
             given |= {"dataset": self.dataset, "arch": self.arch, "seed": self.seed}
         if self.recipe:
@@ -329,59 +275,59 @@ def graph(preset: str, settings: str = "") -> list[Cell]:
     """All cells of a preset, each after those it needs.
 
     Args:
-        settings: Changes for this call, ``STEP.SETTING=VALUE`` or ``STEP/ARCH.SETTING=VALUE`` with blanks between, such as
-            ``"untrain/resnet18.lambda1=1.0"``.
+        settings: Changes for this call, ``STEP.SETTING=VALUE`` or ``STEP/ARCH.SETTING=VALUE`` with blanks
+            between, such as ``"untrain/resnet18.lambda1=1.0"``.
 
     Raises:
         ValueError: The preset, or a step or network in ``settings``, is unknown.
     """
     plan, changes = preset_named(preset), _parse_settings(settings)
+    all_networks = {arch for networks in plan.networks.values() for arch in networks}
     for key in changes:
         step, _, arch = key.partition("/")
         check_choice("step in settings", step, [name for name, kind in STEPS.items() if kind.settable])
         if arch:
-            check_choice(
-                "architecture in settings", arch, {a for networks in plan.networks.values() for a in networks}
-            )
+            check_choice("architecture in settings", arch, all_networks)
     cells = []
     for dataset, networks in plan.networks.items():
-        for arch in networks:
-            for name, step in STEPS.items():
-                if not step.in_graph:
-                    continue
-                own = changes.get(name, {}) | changes.get(f"{name}/{arch}", {})
-                one = Cell(name, preset, dataset, arch, settings=own)
-                if step.once:
-                    cells.append(replace(one, recipe="wfnb", seed=plan.recipes["wfnb"][0]))
-                elif step.per_recipe:
+        for arch, network in networks.items():
+            for name, kind in STEPS.items():
+                if kind.in_graph and not kind.per_preset:
+                    own = changes.get(name, {}) | changes.get(f"{name}/{arch}", {})
+                    one = Cell(name, preset, dataset, arch, settings=own)
                     cells += [
                         replace(one, recipe=recipe, seed=seed)
-                        for recipe, seeds in plan.recipes.items()
+                        for recipe, seeds in _recipes_and_seeds(plan, kind, network).items()
                         for seed in seeds
                     ]
-                elif step.single_class:
-                    cells += [
-                        replace(one, seed=seed)
-                        for seed in plan.baseline_seeds
-                        if not networks[arch].pretrained
-                    ]
-                elif not step.per_preset:
-                    cells += [replace(one, seed=seed) for seed in plan.seeds]
-    return cells + [Cell(name, preset) for name, step in STEPS.items() if step.per_preset and step.in_graph]
+    return cells + [Cell(name, preset) for name, kind in STEPS.items() if kind.per_preset and kind.in_graph]
+
+
+def _recipes_and_seeds(plan: Preset, step: Step, network: Network) -> dict[str, tuple[int, ...]]:
+    """The seeds of a step for one network, by recipe; recipe ``""`` for a step without recipes."""
+    if step.once:
+        return {"wfnb": plan.recipes["wfnb"][:1]}
+    if step.per_recipe:
+        return plan.recipes
+    if step.single_class:
+        return {"": () if network.pretrained else plan.baseline_seeds}
+    return {"": plan.seeds}
 
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def _parse_settings(text: str) -> dict[str, dict[str, object]]:
-    changes: dict[str, dict[str, object]] = {}
+def _parse_settings(text: str) -> dict[str, dict[str, Any]]:
+    """Changed settings by ``STEP`` or ``STEP/ARCH``; values are JSON, or else text."""
+    changes: dict[str, dict[str, Any]] = {}
     for item in text.split():
         name, equals, value = item.partition("=")
         key, dot, setting = name.rpartition(".")
         if not (equals and dot):
             raise ValueError(
-                f"setting {item!r}: write STEP.SETTING=VALUE or STEP/ARCH.SETTING=VALUE, such as untrain/resnet18.lambda1=1.0."
+                f"setting {item!r}: write STEP.SETTING=VALUE or STEP/ARCH.SETTING=VALUE, "
+                "such as untrain/resnet18.lambda1=1.0."
             )
         try:
             changes.setdefault(key, {})[setting] = json.loads(value)

@@ -1,4 +1,4 @@
-"""A preset's results to look at: its figures in one folder, and one self-contained page of tables, figures and links to notebooks."""
+"""A preset's figures in one folder, and one self-contained page of tables, figures and links to notebooks."""
 
 import base64
 import html
@@ -13,18 +13,18 @@ from wfnb.reproduction.cells import STEPS, Cell, graph
 __all__ = ["write_gallery"]
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }
-table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto }
-th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ccc; white-space: nowrap }
-figure { margin: 1rem 0 } img { max-width: 100%; height: auto } figcaption { color: #444; font-size: .9rem }
-"""
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color:
+#1a1a1a } table { border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto } th, td {
+padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ccc; white-space: nowrap } figure { margin:
+1rem 0 } img { max-width: 100%; height: auto } figcaption { color: #444; font-size: .9rem } """
 
 
 def write_gallery(preset: str) -> str:
-    """Gather the figures of a preset's first seed and default recipe in ``runs/<preset>/figures/`` and write ``runs/<preset>/index.html``.
+    """Copy the figures of a preset's first seed and default recipe in ``runs/<preset>/figures/`` and write
+    ``runs/<preset>/index.html``.
 
-    Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures itself. Returns where the page lies below the
-    runs folder.
+    Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures
+    itself. Returns where the page lies below the runs folder.
     """
     root = runs_folder() / preset
     partial = root / f".figures-{os.getpid()}"
@@ -72,9 +72,8 @@ def _section(cell: Cell, pictures: list[Path], root: Path) -> str:
     for picture in pictures:
         data = base64.b64encode(picture.read_bytes()).decode()
         name = picture.stem.replace("_", " ")
-        parts.append(
-            f'<figure><img src="data:image/png;base64,{data}" alt="{name}"><figcaption>{name}</figcaption></figure>'
-        )
+        image = f'<img src="data:image/png;base64,{data}" alt="{name}">'
+        parts.append(f"<figure>{image}<figcaption>{name}</figcaption></figure>")
     return "\n".join(parts)
 
 
@@ -85,9 +84,11 @@ def _page(preset: str, root: Path, sections: list[str]) -> str:
         if path.is_file()
     )
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>wfnb: {preset}</title><style>{STYLE}</style></head><body>\n<h1>Weight filtering: preset {preset}</h1>\n"
-        "<p>All figures and tables come from finished runs. The rows of a network gate it; they erase nothing.</p>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>wfnb: {preset}</title><style>{STYLE}</style></head><body>\n"
+        f"<h1>Weight filtering: preset {preset}</h1>\n<p>All figures and tables come from finished runs. "
+        "The rows of a network gate it; they erase nothing.</p>\n"
         f"{tables}\n<h2>Figures</h2>\n" + "\n".join(sections) + "\n</body></html>\n"
     )
 

@@ -1,17 +1,19 @@
 """The presets: which data, which networks, which seeds, at which scale.
 
-=======  ======================  ==========================================  ============================================
-name     data                    networks                                    where, and what for
-=======  ======================  ==========================================  ============================================
-smoke    digits, few images      two thin ones, 2 steps                      seconds: tests; every notebook runs
-quick    digits, all             the paper's four, thin                      2 cores, minutes: every table and figure
-laptop   MNIST, CIFAR-10         ResNet-20; on MNIST thin VGG-16, ResNet-18  2 cores, hours: real data without a GPU
-paper    MNIST, CIFAR-10,        VGG-16, ResNet-18, ViT-T, ViT-S as in the   one GPU: the paper's tables and figures
-         ImageNet                paper
-=======  ======================  ==========================================  ============================================
+======  =======================  ======================================  ====================================
+name    data                     networks                                where, and what for
+======  =======================  ======================================  ====================================
+smoke   digits, few images       two thin ones, 2 steps                  seconds: tests; every notebook runs
+quick   digits, all              the paper's four, thin                  2 cores, minutes: all tables, figures
+laptop  MNIST, CIFAR-10          ResNet-20; on MNIST also thin VGG-16    2 cores, hours: real data, no GPU
+                                 and ResNet-18
+paper   MNIST, CIFAR-10,         VGG-16, ResNet-18, ViT-T, ViT-S as in   one GPU: the paper's tables, figures
+        ImageNet                 the paper
+======  =======================  ======================================  ====================================
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from wfnb.checks import check_choice
 from wfnb.recipes import Training
@@ -21,7 +23,7 @@ __all__ = ["PRESETS", "Network", "Preset", "preset_named"]
 
 @dataclass(frozen=True)
 class Network:
-    """One architecture at one size, and how its original is trained and untrained.
+    """One architecture at one size, with its training and untraining.
 
     Attributes:
         width, depth: As ``create_model`` takes them.
@@ -33,7 +35,7 @@ class Network:
     depth: int | None = None
     training: Training = Training()
     pretrained: bool = False
-    untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+    untraining: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def thin(self) -> bool:
@@ -46,17 +48,17 @@ class Preset:
     """One scale of the whole paper.
 
     Attributes:
-        networks: By data set and architecture; the first of each is what ``"auto"`` stands for.
-        recipes: Recipe name to the seeds it is run with.
+        networks: By data set and architecture; ``"auto"`` is the first of each.
+        recipes: Seeds by recipe name.
         images: At most so many images a split; 0 for all.
         probe_images: Training images that the linear probe is fitted on.
         insertion_steps: Steps of an insertion or deletion curve.
-        insertion_images: At most so many test images of a class, and as many of others, behind a point of such a curve.
+        insertion_images: Test images of a class, and of others, behind a point of such a curve, at most.
         untraining: Recipe settings that this preset changes, by recipe name.
-        baseline_seeds: The seeds that the single-class baselines and relearning are run with, on networks that are trained here.
-        retrained: The classes that a network is retrained without; empty for each in turn.
+        baseline_seeds: Seeds of the single-class baselines and of relearning; only for networks trained here.
+        retrained: The classes that a network is retrained without; empty for every class.
         relearn_cap: Epochs after which relearning counts as failed.
-        makes_missing: Whether a notebook makes the runs it needs itself instead of naming the command.
+        makes_missing: Whether a notebook makes missing runs that it needs, instead of naming the command.
     """
 
     name: str
@@ -66,7 +68,7 @@ class Preset:
     probe_images: int = 5000
     insertion_steps: int = 20
     insertion_images: int = 100
-    untraining: dict[str, dict[str, object]] = field(default_factory=dict)
+    untraining: dict[str, dict[str, Any]] = field(default_factory=dict)
     baseline_seeds: tuple[int, ...] = (0,)
     retrained: tuple[int, ...] = ()
     relearn_cap: int = 100
@@ -86,14 +88,16 @@ _THIN_CNN = Training(epochs=15, batch_size=64, lr=0.1, crop=1)
 _THIN_VIT = Training(
     epochs=60, batch_size=64, lr=3e-3, optimizer="adamw", weight_decay=0.05, crop=1, patch_dropout=0.33
 )
-# networks that are used to missing patches need less of a push, and fewer steps
-_LESS = {"wfnb": {"lambda1": 0.1, "steps": 300}}
+# trained with patch dropout, these networks need a lower weight of the forgetting loss and fewer steps
+_LESS: dict[str, dict[str, Any]] = {"wfnb": {"lambda1": 0.1, "steps": 300}}
 _VIT = Training(epochs=100, batch_size=256, lr=1e-3, optimizer="adamw", weight_decay=0.05, compiled=True)
 _TINY = Training(epochs=2, batch_size=32, lr=0.05, crop=1)
 _MNIST = Training(epochs=8, batch_size=128, lr=0.2, crop=2, compiled=True)
 _MNIST_VIT = replace(_VIT, epochs=20, crop=2)
-# a fraction of the push, and longer: real data has more to lose and more to learn from
-_LONGER = {"wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "beta2": 0.999, "bfloat16": True}}
+# real data: a lower weight of the forgetting loss, and more steps
+_LONGER: dict[str, dict[str, Any]] = {
+    "wfnb": {"lambda1": 0.1, "steps": 600, "check_every": 75, "beta2": 0.999, "bfloat16": True}
+}
 _THIN_MNIST = Training(epochs=3, lr=0.2, crop=2)
 _PAPER_FOUR = {
     "vgg16": Network(training=Training(epochs=60, lr=0.1, compiled=True)),

@@ -1,6 +1,7 @@
-"""The paper's tables beside ours, from the finished runs alone: a cell that was not run says so."""
+"""The paper's tables beside ours, from finished runs only; a missing run reads "not attempted"."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
 import pandas as pd
@@ -19,40 +20,32 @@ AREAS = tuple(
     for kind in ("", "_random", "_reverse", "_others")
 )
 RELEARN = ("relearn_epochs", "relearn_failures", "relearn_median_epochs")
-SINGLE_CLASS = (
-    "Retrained",
-    "Random Labels",
-    "Negative Gradients",
-    "Logit mask",
-    "Random gates",
-)  # rows of the step "baselines"
+BASELINES = ("Retrained", "Random Labels", "Negative Gradients")  # these two: rows of the step "baselines"
+CONTROLS = ("Logit mask", "Random gates")
 
 
 def paper_table1() -> pd.DataFrame:
-    """Table 1 as printed: arch, method, dataset, acc_r_pct, acc_f_pct, zrf, relearn_epochs, relearn_failures."""
+    """Table 1 as printed: arch, method, dataset, Acc_r and Acc_f in %, ZRF, relearn epochs and failures."""
     with (files("wfnb.reproduction") / "paper" / "table1.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 
 
 def collect(preset: str) -> list[Finished]:
-    """All finished runs of a preset's graph whose numbers are there, the tables' own aside."""
+    """All finished runs of a preset's graph that have their ``metrics.json``, except the tables' own."""
     found = []
     for cell in graph(preset):
-        if cell.step == "tables":
-            continue
-        try:
-            found.append(finished(cell, "metrics.json"))
-        except MissingRunError:
-            continue
+        if cell.step != "tables":
+            with contextlib.suppress(MissingRunError):
+                found.append(finished(cell, "metrics.json"))
     return found
 
 
 def table1(preset: str) -> pd.DataFrame:
     """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
 
-    One row a data set, network and method (and recipe); ``thin`` says that the network is a thin form of the paper's, ``seeds`` is how many
-    runs stand behind it, 0 for "not attempted", and ``classes`` how many classes were forgotten in turn. Relearn times count failures as
-    ``relearn_cap``.
+    One row a data set, network and method (and recipe); ``thin`` says that the network is a thin form of the
+    paper's, ``seeds`` is how many runs stand behind it, 0 for "not attempted", and ``classes`` how many
+    classes were forgotten in turn. Relearn times count failures as ``relearn_cap``.
     """
     found: dict[tuple[str, ...], list[dict]] = {}
     for run in collect(preset):
@@ -86,7 +79,7 @@ def _network(preset: str, dataset: str, arch: str) -> dict[str, object]:
 
 
 def methods_of(run: Finished) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """The rows of Table 1 that a finished run knows something of: method, recipe (of WF-Net alone) and metrics."""
+    """The rows of Table 1 that a finished run fills: method, recipe (of WF-Net only) and metrics."""
     metrics, step = run.metrics, run.cell.step
     if step == "train":
         yield "Original", "", metrics
@@ -103,19 +96,16 @@ def methods_of(run: Finished) -> Iterator[tuple[str, str, dict[str, object]]]:
 
 
 def _rows(preset: str) -> Iterator[tuple[str, str, str, str]]:
-    """Data set, network, method and recipe of every row that the preset's graph can fill, in the paper's order, controls last."""
+    """Data set, network, method and recipe of each row of a preset, in the paper's order, controls last."""
     cells = graph(preset)
     recipes = list(dict.fromkeys(cell.recipe for cell in cells if cell.recipe))
     single = {(cell.dataset, cell.arch) for cell in cells if cell.step == "baselines"}
     for dataset, arch in dict.fromkeys((cell.dataset, cell.arch) for cell in cells if cell.arch):
-        others = SINGLE_CLASS if (dataset, arch) in single else ()
-        methods = [
-            ("Original", ""),
-            *((m, "") for m in others[:3]),
-            *(("WF-Net", r) for r in recipes),
-            *((m, "") for m in others[3:]),
-        ]
-        yield from ((dataset, arch, *method) for method in methods)
+        baselines, controls = (BASELINES, CONTROLS) if (dataset, arch) in single else ((), ())
+        yield dataset, arch, "Original", ""
+        yield from ((dataset, arch, method, "") for method in baselines)
+        yield from ((dataset, arch, "WF-Net", recipe) for recipe in recipes)
+        yield from ((dataset, arch, method, "") for method in controls)
 
 
 def _values(own: list[dict], name: str) -> pd.Series:
@@ -123,7 +113,7 @@ def _values(own: list[dict], name: str) -> pd.Series:
 
 
 def format_table1(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 for reading: one text a figure, "mean ± sd" over seeds, "not attempted" where there is no run."""
+    """Table 1 as texts: "mean ± sd" over seeds, "not attempted" where there is no run."""
     shown = table[["dataset", "arch", "method"]].assign(arch=_arch(table))
     shown["method"] = [
         f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)
@@ -138,23 +128,20 @@ def format_table1(table: pd.DataFrame) -> pd.DataFrame:
     }
     for name, title in titles.items():
         digits = 3 if name == "zrf" else 2
-        spread = table[f"{name.removesuffix('_pct')}_sd"]
-        shown[title] = [
-            _cell(value, sd, seeds, digits) for value, sd, seeds in zip(table[name], spread, table["seeds"], strict=True)
-        ]  # fmt: skip
+        columns = table[name], table[f"{name.removesuffix('_pct')}_sd"], table["seeds"]
+        shown[title] = [_mean_and_sd(*figures, digits) for figures in zip(*columns, strict=True)]
     caps = table["relearn_cap"].dropna()
     if len(caps):
         shown[f"Relearn epochs of {caps.max():g} (failed) ↑"] = _relearn(
             table, "relearn_epochs", "relearn_failures", table["classes"]
         )
-        shown["median"] = ["" if pd.isna(v) else f"{v:g}" for v in table["relearn_median_epochs"]]
-    for name, title in {
-        "paper_acc_r_pct": "paper Acc_r",
-        "paper_acc_f_pct": "paper Acc_f",
-        "paper_zrf": "paper ZRF",
-    }.items():
+        shown["median"] = _plain(table["relearn_median_epochs"])
+    printed = {
+        "paper_acc_r_pct": "paper Acc_r", "paper_acc_f_pct": "paper Acc_f", "paper_zrf": "paper ZRF",
+    }  # fmt: skip
+    for name, title in printed.items():
         if table[name].notna().any():
-            shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
+            shown[title] = _plain(table[name])
     if table["paper_relearn_epochs"].notna().any():
         shown["paper RT"] = _relearn(
             table, "paper_relearn_epochs", "paper_relearn_failures", [10] * len(table)
@@ -169,10 +156,12 @@ def paper_table2() -> pd.DataFrame:
 
 
 def table2(preset: str) -> pd.DataFrame:
-    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed figures beside them.
+    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed
+    figures beside them.
 
-    One row a data set and network (recipe ``wfnb``); ``seeds`` is how many runs stand behind it. ``insertion_beats_random_classes`` and
-    ``deletion_beats_random_classes`` are means over seeds, of ``classes``.
+    One row a data set and network (recipe ``wfnb``); ``seeds`` is how many runs stand behind it.
+    ``insertion_beats_random_classes`` and ``deletion_beats_random_classes`` are means over seeds, of
+    ``classes``.
     """
     runs = [run for run in collect(preset) if run.cell.step == "insertion"]
     rows = []
@@ -190,24 +179,18 @@ def table2(preset: str) -> pd.DataFrame:
 
 
 def format_table2(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 2 for reading: one text a figure, and in plain words whether the trained order does better than a random one."""
+    """Table 2 as texts, with verdicts on whether the trained order does better than a random one."""
     shown = (
         table[["dataset", "arch", "seeds"]]
         .assign(arch=_arch(table))
         .rename(columns={"dataset": "Data", "arch": "Network"})
     )
-    titles = dict(
-        zip(
-            AREAS,
-            ("Ins ↑", "random", "reverse", "others", "Del ↓", "random", "reverse", "others"),
-            strict=True,
-        )
-    )
-    for name, title in titles.items():
-        curve = "Ins" if name.startswith("insertion") else "Del"
-        full = title if title.startswith(curve) else f"{curve} {title}"
-        shown[full] = [
-            _cell(value, float("nan"), seeds, 2)
+    for name in AREAS:
+        curve, _, order = name.removesuffix("_auc").partition("_")
+        title = {"insertion": "Ins", "deletion": "Del"}[curve] + (f" {order}" if order else "")
+        arrow = "" if order else {"insertion": " ↑", "deletion": " ↓"}[curve]
+        shown[title + arrow] = [
+            _mean_and_sd(value, float("nan"), seeds, 2)
             for value, seeds in zip(table[name], table["seeds"], strict=True)
         ]
     for curve, word, better in (("insertion", "better", pd.Series.gt), ("deletion", "lower", pd.Series.lt)):
@@ -220,7 +203,7 @@ def format_table2(table: pd.DataFrame) -> pd.DataFrame:
         ]
     for name, title in {"paper_insertion_auc": "paper Ins", "paper_deletion_auc": "paper Del"}.items():
         if table[name].notna().any():
-            shown[title] = ["" if pd.isna(v) else f"{v:g}" for v in table[name]]
+            shown[title] = _plain(table[name])
     return shown
 
 
@@ -230,7 +213,7 @@ def _arch(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _cell(value: float, sd: float, seeds: int, digits: int) -> str:
+def _mean_and_sd(value: float, sd: float, seeds: int, digits: int) -> str:
     if seeds == 0:
         return "not attempted"
     if pd.isna(value):
@@ -238,48 +221,42 @@ def _cell(value: float, sd: float, seeds: int, digits: int) -> str:
     return f"{value:.{digits}f}" if pd.isna(sd) else f"{value:.{digits}f} ± {sd:.{digits}f}"
 
 
-def _relearn(table: pd.DataFrame, mean: str, failures: str, classes) -> list[str]:
-    """As the paper prints it: the mean, and in parentheses how many classes failed; "> 100 (10)" where all did."""
-    return [
-        "" if pd.isna(value) else f"{'> ' if failed == count else ''}{value:.{1 if value % 1 else 0}f} ({failed:g})"
-        for value, failed, count in zip(table[mean], table[failures], classes, strict=True)
-    ]  # fmt: skip
+def _plain(values: pd.Series) -> list[str]:
+    return ["" if pd.isna(value) else f"{value:g}" for value in values]
 
 
-def as_text(shown: pd.DataFrame) -> str:
-    """A table as aligned plain text, one line a row."""
-    return shown.to_string(index=False)
+def _relearn(table: pd.DataFrame, mean: str, failures: str, classes: Iterable[int]) -> list[str]:
+    """The mean, and in parentheses how many classes failed, as in the paper; "> 100 (10)" where all did."""
+    texts = []
+    for value, failed, count in zip(table[mean], table[failures], classes, strict=True):
+        more, digits = "> " if failed == count else "", 1 if value % 1 else 0
+        texts.append("" if pd.isna(value) else f"{more}{value:.{digits}f} ({failed:g})")
+    return texts
 
 
 def as_markdown(shown: pd.DataFrame) -> str:
     """A table in GitHub's Markdown."""
+    # `DataFrame.to_markdown` pads columns: a longer text in one cell would change every line
     lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in shown.to_numpy()]) + "\n"
 
 
 def as_latex(shown: pd.DataFrame) -> str:
     """A table for a paper, with booktabs rules."""
-    names = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "%": r"\%", "_": r"\_"}
-
-    def escape(value: object) -> str:
-        text = str(value)
-        for sign, tex in names.items():
-            text = text.replace(sign, tex)
-        return text
-
-    lines = [
-        r"\begin{tabular}{" + "l" * len(shown.columns) + "}",
-        r"\toprule",
-        " & ".join(map(escape, shown.columns)) + r" \\",
-        r"\midrule",
-    ]
-    lines += [" & ".join(map(escape, row)) + r" \\" for row in shown.to_numpy()]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    styled = shown.astype(str).style.hide(axis="index").format(escape="latex")
+    styled = styled.format_index(escape="latex", axis="columns")
+    text = styled.to_latex(hrules=True, column_format="l" * len(shown.columns))
+    for sign, command in {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$"}.items():
+        text = text.replace(sign, command)
+    return text
 
 
 def as_html(shown: pd.DataFrame, title: str) -> str:
     """A table as a self-contained page."""
-    style = "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}"
+    style = (
+        "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}"
+        "td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}"
+    )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
         f"<h1>{title}</h1>{shown.to_html(index=False, border=0)}</html>\n"
@@ -287,8 +264,11 @@ def as_html(shown: pd.DataFrame, title: str) -> str:
 
 
 def table_files(name: str, table: pd.DataFrame, shown: pd.DataFrame, title: str) -> dict[str, object]:
-    """A table in all its forms, by file name: CSV (all figures), Markdown, LaTeX, HTML and plain text (for reading)."""
+    """A table by file name: all figures as CSV; the texts as Markdown, LaTeX, HTML and plain text."""
     return {
-        f"{name}.csv": table.set_index(table.columns[0]), f"{name}.md": as_markdown(shown), f"{name}.tex": as_latex(shown),
-        f"{name}.html": as_html(shown, title), f"{name}.txt": as_text(shown) + "\n",
-    }  # fmt: skip
+        f"{name}.csv": table.set_index(table.columns[0]),
+        f"{name}.md": as_markdown(shown),
+        f"{name}.tex": as_latex(shown),
+        f"{name}.html": as_html(shown, title),
+        f"{name}.txt": shown.to_string(index=False) + "\n",
+    }
