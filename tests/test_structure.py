@@ -29,7 +29,7 @@ ORDER = (
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-LONG = {}  # module: the reason why it is over 300 lines stands in its first lines
+LONG = {"net": 390}  # modules over 300 lines say why in their first lines
 
 
 def modules():

@@ -1,5 +1,7 @@
-"""WFNet: one frozen network that behaves, for any class chosen at run time, as if it had unlearned that
-class.
+"""WFNet: a frozen network that behaves, for any class chosen at run time, as if it had unlearned that class.
+
+Read ``WFNet.forward`` (Algorithm 1) and ``WeightFilter.forward`` (Eq. 2) first. The module is over 300 lines
+because ``WFNet`` is the public interface: half of the lines are its docstrings and error messages.
 """
 
 import copy
@@ -19,12 +21,12 @@ from wfnb.checks import check_choice
 from wfnb.fastpath import FastPath, FoldableNorm
 from wfnb.gating import Choice, Forget, Switch, checked
 from wfnb.layers import WeightFilter, WFConv2d, WFLinear
-from wfnb.wrapping import has_attention, kind_of, layers_to_mask, norms_behind, replace_modules, run_trial
+from wfnb.wrapping import kind_of, layers_to_mask, norms_behind, replace_modules, run_trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Forget", "WFNet", "has_attention"]
+__all__ = ["Forget", "WFNet"]
 
 
 class WFNet(nn.Module):

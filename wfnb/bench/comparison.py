@@ -20,13 +20,14 @@ from wfnb.metrics.retain_forget import (
     predict,
     retain_forget_accuracy,
 )
-from wfnb.net import WFNet, has_attention
+from wfnb.net import WFNet
 from wfnb.originals.data import ImageData, load_dataset
 from wfnb.originals.training import train
 from wfnb.originals.zoo import create_model
 from wfnb.recipes import Recipe, Training, named_recipe
 from wfnb.reproduction.presets import Network, preset_named
 from wfnb.untraining import untrain
+from wfnb.wrapping import has_attention
 
 __all__ = ["all_classes", "all_classes_row"]
 

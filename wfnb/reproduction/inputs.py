@@ -96,7 +96,7 @@ class RunInputs:
 
     def recipe(self, model: "nn.Module") -> "Recipe":
         """The untraining settings in force: those for attention if ``model`` has ``qkv`` projections."""
-        from wfnb.net import has_attention
+        from wfnb.wrapping import has_attention
 
         return self.cell.recipe_for(has_attention(model))
 
