@@ -7,9 +7,9 @@ attribute somewhere in the code that counts.
 
 The hash is SHA-256 over the syntax trees of these definitions, by name and not by module, and over the names
 that they use from other packages. Comments, formatting, docstrings, annotations, import statements and the
-arguments of raised exceptions are left out: rewording a text or moving a definition makes nothing stale. Empty
-fields of the trees are left out too, because Python versions print them differently. Names that are computed
-at run time (``getattr(x, name)``) are not followed.
+arguments of raised exceptions are left out: rewording a text or moving a definition makes nothing stale.
+Empty fields of the trees are left out too, because Python versions print them differently. Names that are
+computed at run time (``getattr(x, name)``) are not followed.
 """
 
 import ast
