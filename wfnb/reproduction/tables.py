@@ -156,8 +156,7 @@ def paper_table2() -> pd.DataFrame:
 
 
 def table2(preset: str) -> pd.DataFrame:
-    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed
-    figures beside them.
+    """Table 2 with our rows: areas averaged over classes and seeds, with control orders and printed figures.
 
     One row a data set and network (recipe ``wfnb``); ``seeds`` is the number of runs.
     ``insertion_beats_random_classes`` and ``deletion_beats_random_classes`` are means over seeds, of
