@@ -15,7 +15,7 @@ PROFILES = sorted((project_root() / "profiles").glob("*/config.yaml"))
 
 @pytest.fixture
 def plan(monkeypatch, tmp_path):
-    """What Snakemake says that it would run."""
+    """Snakemake's plan: a dry run."""
     monkeypatch.setenv("WFNB_DATA", str(tmp_path / "data"))
     return _plan
 

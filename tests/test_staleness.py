@@ -164,6 +164,7 @@ def test_kept_by(own, module, old, new):
         ("network", "return True", "return False"),
         ("network", "def run(self): ...", "def run(self): self.width = 1"),  # reaches the property
         ("network", "manual_seed(0)", "manual_seed(1)"),
+        ("network", "from torch import nn", "from another import nn"),
         ("network", "Net(Base)", "Net(Base, flag=1)"),
         ("deep.lazy", "return 1", "return 3"),
     ],

@@ -1,6 +1,6 @@
 """The cells of the graph: one execution of one notebook, where its results lie, and which cells it needs.
 
-Results of a cell lie in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``, those of a whole preset (tables)
+Results of a cell are in ``runs/<preset>/<dataset>/<arch>/seed<k>/<step>/``, those of a whole preset (tables)
 in ``runs/<preset>/<step>/``. Nothing here imports torch, so that planning a graph is quick.
 """
 

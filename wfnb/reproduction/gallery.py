@@ -24,7 +24,7 @@ def write_gallery(preset: str) -> str:
     ``runs/<preset>/index.html``.
 
     Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures
-    itself. Returns where the page lies below the runs folder.
+    itself. Returns the path of the page below the runs folder.
     """
     root = runs_folder() / preset
     partial = root / f".figures-{os.getpid()}"

@@ -45,7 +45,7 @@ def ledger(preset: str) -> pd.DataFrame:
 
     *WF-Net* is judged by the recipe ``paper``, the printed settings; figures of ``author`` and ``wfnb`` have
     columns of their own. Its relearn time and Table 2 are judged by recipe ``wfnb``, the only one they are
-    measured with. ``scale`` says whether our network is the paper's full one or a thin form.
+    measured with. ``scale`` is ``as in the paper`` or ``thin``, for our network.
     """
     found: dict[Key, list[tuple[Finished, dict[str, Any]]]] = {}
     for run in collect(preset):

@@ -117,7 +117,8 @@ class CellLines(logging.Handler):
 
     def __init__(self, runs: str) -> None:
         super().__init__(logging.INFO)
-        self._runs, self._cells, self._done, self._total = Path(runs), dict[int, str](), 0, 0
+        self._runs, self._done, self._total = Path(runs), 0, 0
+        self._cells: dict[int, str] = {}  # path by job
 
     def emit(self, record: Any) -> None:
         event = getattr(record, "event", None)

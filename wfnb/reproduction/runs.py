@@ -144,7 +144,7 @@ class Run(RunInputs):
         }
 
     def _data_hash(self) -> str | None:
-        """SHA-256 of images and labels; ``None`` where they were not read, or lie in files."""
+        """SHA-256 of images and labels; ``None`` if not read, or read from files batch by batch."""
         from wfnb.originals.data import ImageSet
 
         if self._data is None or not isinstance(self._data.train, ImageSet):

@@ -1,16 +1,15 @@
-"""Which code the numbers of a notebook depend on, and its hash: a finished run is stale once that hash has
-changed.
+"""Which code a notebook's numbers depend on, and its hash: a finished run is stale once that hash changes.
 
 The names in a notebook's code are followed through our own modules, definition by definition: functions,
 classes and assignments at a module's top level. A class counts with its bases, decorators, fields, dunder
 methods and the methods that a framework calls. Any other method counts only if its name is read as an
 attribute somewhere in the code that counts.
 
-The hash is SHA-256 over the syntax trees of these definitions, by name and not by module. Comments,
-formatting, docstrings, annotations, imports and the arguments of raised exceptions are left out: rewording a
-text or moving a definition makes nothing stale. Empty fields of the trees are left out too, because Python
-versions print them differently. A name that is computed at run time (``getattr(x, name)``) cannot be
-followed.
+The hash is SHA-256 over the syntax trees of these definitions, by name and not by module, and over the names
+that they use from other packages. Comments, formatting, docstrings, annotations, import statements and the
+arguments of raised exceptions are left out: rewording a text or moving a definition makes nothing stale.
+Empty fields of the trees are left out too, because Python versions print them differently. Names that are
+computed at run time (``getattr(x, name)``) are not followed.
 """
 
 import ast
@@ -111,7 +110,8 @@ def _reached(notebook: str, source: str, sources: tuple[tuple[str, str], ...]) -
     """A notebook's code as one definition of its own, and all definitions that it depends on, by name."""
     library = _Library(dict(sources))
     found = library.reached([_definition(notebook, "", _tree(notebook, source)), *library.find(*INPUTS)])
-    return sorted(found, key=lambda one: (one.name, one.tree))
+    complete = [one._replace(tree=f"{one.tree} {library.foreign_names(one)}") for one in found]
+    return sorted(complete, key=lambda one: (one.name, one.tree))
 
 
 class _Library:
@@ -135,6 +135,13 @@ class _Library:
             yield from _parsed(one.module, self.sources[one.module]).statements
         for name, *rest in one.references:
             yield from self.find(*one.imports.get(name, (one.module, name)), *rest)
+
+    def foreign_names(self, one: _Definition) -> list[tuple[str, str]]:
+        """The imported names of other packages that a definition uses, and what they stand for."""
+        imports = _parsed(one.module, self.sources[one.module]).imports if one.module in self.sources else {}
+        used = {names[0] for names in one.references}
+        targets = {name: target for name, target in (imports | one.imports).items() if name in used}
+        return sorted((name, ".".join(t)) for name, t in targets.items() if t[0] not in self.sources)
 
     def reached(self, start: list[_Definition]) -> list[_Definition]:
         """All definitions that ``start`` depends on, itself included."""

@@ -43,9 +43,9 @@ def collect(preset: str) -> list[Finished]:
 def table1(preset: str) -> pd.DataFrame:
     """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
 
-    One row a data set, network and method (and recipe); ``thin`` says that the network is a thin form of the
-    paper's, ``seeds`` is how many runs stand behind it, 0 for "not attempted", and ``classes`` how many
-    classes were forgotten in turn. Relearn times count failures as ``relearn_cap``.
+    One row a data set, network and method (and recipe). ``thin`` marks a thin form of the paper's network,
+    ``seeds`` is the number of runs (0: not attempted), ``classes`` the number of classes forgotten in turn.
+    Relearn times count failures as ``relearn_cap``.
     """
     found: dict[tuple[str, ...], list[dict]] = {}
     for run in collect(preset):
@@ -156,10 +156,9 @@ def paper_table2() -> pd.DataFrame:
 
 
 def table2(preset: str) -> pd.DataFrame:
-    """Table 2 with our rows: areas as means over classes and seeds, both control orders and the printed
-    figures beside them.
+    """Table 2 with our rows: areas averaged over classes and seeds, with control orders and printed figures.
 
-    One row a data set and network (recipe ``wfnb``); ``seeds`` is how many runs stand behind it.
+    One row a data set and network (recipe ``wfnb``); ``seeds`` is the number of runs.
     ``insertion_beats_random_classes`` and ``deletion_beats_random_classes`` are means over seeds, of
     ``classes``.
     """
