@@ -87,12 +87,12 @@ def numbers(look: Lookups, outcome: Outcome, at: int) -> str:
     after, before = (float(true_class_probability(look, o)[at]) for o in (outcome, original))
     others = "accuracy on all other classes" if outcome.classes else "accuracy on all classes"
     forgotten = "accuracy on the forgotten"
-    zrf = "similarity to a random network, 0.31 to 1"
+    zrf = "similarity to random, 0.31 to 1"
     tiles = [
         ("acc_r_pct", "Acc_r", others, outcome.acc_r_pct, original.acc_r_pct, "{:.2f} %"),
         ("acc_f_pct", "Acc_f", forgotten, outcome.acc_f_pct, original.acc_f_pct, "{:.2f} %"),
         ("zrf", "ZRF", zrf, outcome.zrf, original.zrf, "{:.3f}"),
-        ("p_true", "True class", "mean probability in the images below", after, before, "{:.3f}"),
+        ("p_true", "True class", "mean probability below", after, before, "{:.3f}"),
     ]
     shown = ""
     for metric, title, about, value, was, form in tiles:
