@@ -9,7 +9,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help reproduce test test-slow test-browser lint smoke app bench-explorer lab environment clean
+.PHONY: help reproduce test test-slow test-browser lint smoke app bench-explorer bench-fastpath lab environment clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,6 +53,10 @@ test-browser: $(READY)
 bench-explorer: $(READY)
 	@$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	@$(BIN)/python tests/bench_explorer.py
+
+# what each trick of the fast path saves: keeps runs/bench/fastpath.json
+bench-fastpath: $(READY)
+	@$(BIN)/python tests/bench_fastpath.py
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --notebook-dir=notebooks
