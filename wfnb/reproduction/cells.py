@@ -198,8 +198,7 @@ class Cell:
         return self.folder / self.notebook.name
 
     def resolved(self) -> dict[str, Any]:
-        """All that decides its numbers besides data, code and needed cells: the form of its network, and the
-        settings in force.
+        """What decides its numbers besides data, code and needed cells: network form and settings in force.
 
         Raises:
             ValueError, TypeError: A setting is not allowed.

@@ -20,11 +20,11 @@ padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ccc; white-sp
 
 
 def write_gallery(preset: str) -> str:
-    """Copy the figures of a preset's first seed and default recipe in ``runs/<preset>/figures/`` and write
-    ``runs/<preset>/index.html``.
+    """Copy the figures of a preset's first seed and default recipe into one folder, and write the page.
 
-    Figures are named ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures
-    itself. Returns the path of the page below the runs folder.
+    The folder is ``runs/<preset>/figures/``, the page ``runs/<preset>/index.html``. Figures are named
+    ``<dataset>-<network>-<step>-<figure>.png`` (and ``.svg``); the page holds its pictures itself. Returns
+    the path of the page below the runs folder.
     """
     root = runs_folder() / preset
     partial = root / f".figures-{os.getpid()}"

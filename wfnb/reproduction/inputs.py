@@ -1,8 +1,6 @@
-"""What a run gives its notebook: data, networks and settings, drawn by the run's seed, and the finished runs
-of other steps.
+"""What a run gives its notebook: data, networks and settings by the run's seed, and other steps' finished runs.
 
-These change a notebook's numbers, so ``staleness`` follows them method by method; what ``runs`` keeps of a
-run does not.
+All of it changes numbers, so ``staleness`` follows it method by method, unlike the records that ``runs`` writes.
 """
 
 import contextlib

@@ -24,8 +24,7 @@ _GLIBC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2*
 
 
 def declared_parameters(notebook: Path) -> dict[str, Any]:
-    """The parameters of a notebook with their defaults: the literals assigned in the cell tagged
-    ``parameters``.
+    """The parameters of a notebook with their defaults, from its cell tagged ``parameters``.
 
     Raises:
         FileNotFoundError: There is no such notebook.

@@ -1,5 +1,4 @@
-"""Finished runs: read and check them, tell whether they are still current, accept them after a change of
-code.
+"""Finished runs: read and check them, tell whether they are current, accept them after a change of code.
 
 A run's folder holds ``metrics.json``, its other files, and ``run.json``: parameters, settings, code and
 library versions, device, seconds, and SHA-256 of inputs and outputs. ``run.json`` is written last, so a run
@@ -91,8 +90,7 @@ def found(step: str) -> list[Cell]:
 
 
 def is_current(cell: Cell) -> bool:
-    """Whether a cell is finished with today's settings, code and inputs, so that running it again would
-    change nothing.
+    """Whether a cell is finished with today's settings, code and inputs: to run it again would change nothing.
 
     A run that was killed before its executed notebook was kept is not current.
     """
