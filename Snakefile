@@ -14,7 +14,8 @@ import json
 from snakemake.logging import logger
 
 from wfnb.paths import runs_folder
-from wfnb.reproduction.cells import STEPS, graph
+from wfnb.reproduction.cells import graph
+from wfnb.reproduction.steps import STEPS
 from wfnb.reproduction.reproduce import CellLines
 from wfnb.reproduction.staleness import code_of
 

@@ -12,9 +12,10 @@ import torch
 from wfnb import cli
 from wfnb.paths import held, notebooks_folder
 from wfnb.reproduction import runs, tables
-from wfnb.reproduction.cells import STEPS, Cell
+from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.notebooks import check_parameters, declared_parameters, parse_parameter
 from wfnb.reproduction.runs import MissingRunError, Run, finished, is_current
+from wfnb.reproduction.steps import STEPS
 
 NOTEBOOKS = sorted(notebooks_folder().glob("*.ipynb"))
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)

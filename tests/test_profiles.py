@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from wfnb.paths import project_root
-from wfnb.reproduction.cells import STEPS, graph
+from wfnb.reproduction.cells import graph
+from wfnb.reproduction.steps import STEPS
 
 snakemake = pytest.importorskip("snakemake")
 PROFILES = sorted((project_root() / "profiles").glob("*/config.yaml"))

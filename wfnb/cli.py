@@ -11,7 +11,7 @@ from typing import Any
 
 from wfnb.checks import check_choice
 from wfnb.paths import held, notebooks_folder
-from wfnb.reproduction.cells import STEPS, Cell, graph
+from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.notebooks import (
     check_parameters,
     declared_parameters,
@@ -22,6 +22,7 @@ from wfnb.reproduction.notebooks import (
 )
 from wfnb.reproduction.presets import PRESETS
 from wfnb.reproduction.records import accept, is_current
+from wfnb.reproduction.steps import STEPS
 
 __all__ = ["main"]
 

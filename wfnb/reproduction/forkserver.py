@@ -105,6 +105,8 @@ def _become_kernel(connection: socket.socket) -> None:
         os.close(stream)
     request = json.loads(connection.makefile().readline())
     connection.sendall(b" ")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wfnb"]:
+        del sys.modules[name]  # our package, which this module belongs to, is imported anew
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from wfnb.originals.names import paper_name
 from wfnb.paths import runs_folder, write_whole
-from wfnb.reproduction.cells import STEPS, Cell, graph
+from wfnb.reproduction.cells import Cell, graph
+from wfnb.reproduction.steps import STEPS
 
 __all__ = ["write_gallery"]
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from wfnb.paths import project_root, runs_folder, write_whole
-from wfnb.reproduction.cells import STEPS, Cell
+from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.staleness import code_of
+from wfnb.reproduction.steps import STEPS
 
 __all__ = ["SCHEMA", "Finished", "MissingRunError", "accept", "code_hash", "finished", "found", "is_current"]
 

@@ -100,6 +100,10 @@ def code_of(notebook: Path, package: Path | None = None) -> Code:
     )
 
 
+def _is_plumbing(module: str) -> bool:
+    return any(module == one or module.startswith(f"{one}.") for one in PLUMBING)
+
+
 def _module_name(file: Path, package: Path) -> str:
     parts = file.relative_to(package.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -122,7 +126,7 @@ class _Library:
 
     def find(self, module: str, *names: str) -> list[_Definition]:
         """The definition ``module.names``, through re-exports; empty outside our package and in plumbing."""
-        if module not in self.sources or module in PLUMBING or not names:
+        if module not in self.sources or _is_plumbing(module) or not names:
             return []
         here, (name, *rest) = _parsed(module, self.sources[module]), names
         if name in here.definitions:
