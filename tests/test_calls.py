@@ -132,6 +132,60 @@ def test_recomputation_applies_the_rows_of_its_call(forget, reentrant, randomise
         assert_same(gradients(found, other), gradients(expected, one))
 
 
+class Divided(nn.Module):
+    """Segments that end between a convolution and its batch norm; nothing runs outside of a segment."""
+
+    def __init__(self, recompute=True):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 6, 1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.norm2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 5)
+        self.recompute = recompute
+
+    def forward(self, x):
+        segments = (
+            lambda x: self.conv1(x),
+            lambda x: self.conv2(F.relu(self.norm1(x))),
+            lambda x: self.fc(F.relu(self.norm2(x)).mean((2, 3))),
+        )
+        for segment in segments:
+            x = checkpoint(segment, x, use_reentrant=True) if self.recompute else segment(x)
+        return x
+
+
+@pytest.mark.parametrize("forget", [ROWS, 3], ids=["rows", "row"])
+def test_reentrant_segments_that_divide_a_layer_from_its_batch_norm(forget, randomised, images):
+    plain = Divided(recompute=False).double().eval()
+    with torch.no_grad():
+        for norm in (plain.norm1, plain.norm2):
+            (
+                norm.running_mean.normal_(),
+                norm.running_var.uniform_(0.5, 2),
+                norm.weight.normal_(),
+                norm.bias.normal_(),
+            )
+    net = Divided(recompute=False).double().eval()
+    net.load_state_dict(plain.state_dict())
+    one, other = randomised(wfnb.WFNet(plain, 5)), wfnb.WFNet(net, 5)
+    other.load_state_dict(one.state_dict())
+    other.model.recompute = True
+    assert len(other._fast.norms) == 2
+    x = images.clone().requires_grad_()  # reentrant checkpointing needs an input that requires a gradient
+    other(x, forget=forget).square().sum().backward()
+    expected = one(images, forget=forget).square().sum()
+    assert_same([table.grad for table in other.alphas().values()], gradients(expected, one))
+
+
+def test_batch_norms_that_are_trained_get_their_gradients(network, randomised, images):
+    wf = randomised(wfnb.WFNet(network("normed"), 5)).requires_grad_(True)
+    down = torch.randn(7, 5, dtype=torch.float64)
+    with wf.forgetting(ROWS):
+        found = torch.autograd.grad((wf(images) * down).sum(), list(wf.parameters()))
+        expected = torch.autograd.grad((wf.model(images) * down).sum(), list(wf.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+
+
 def test_recomputation_of_two_calls_in_one_loss(randomised, images):
     one, other = pair(randomised)
 

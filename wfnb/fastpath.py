@@ -1,26 +1,19 @@
-"""The gates of a pass of the whole network, faster than layer by layer: the same values as
-``WeightFilter.forward``, gradients too.
+"""The gates of a pass of the whole network: the values of ``WeightFilter.forward``, gradients too, but faster.
 
-========================
-============================================================================================= what
-         how ========================
-         =============================================================================================
-all gates at once         The chosen rows of all layers are gathered, and put through the sigmoid, in one
-tensor: small
-                          tensors are launch-bound (``gates_of``).
-batch norm folded         In eval mode a batch norm is affine: gate and norm are one multiply-add (``_fold``).
-one row in the weight     One row for all images is multiplied into the weight where a channel has fewer
-weights than
-                          output values (``FastGates.filtered``).
-backward by the output    The backward pass of a row an image keeps the output, which the next layer keeps
-anyway, in the
-                          place of the layer's own output: no more memory than a plain network (``_Gated``).
-========================
-=============================================================================================
+Four tricks, and what each saves on a CPU (``runs/bench/fastpath.json``, by ``make bench-fastpath``):
+
+- All gates at once (``_gates``): the chosen rows of all layers are gathered and put through the sigmoid in
+  one tensor. Small tensors are launch-bound. TODO1
+- Batch norm folded (``_affine``): in eval mode a batch norm is affine, so gate and norm are one multiply-add.
+  TODO2
+- One row in the weight (``FastGates.filtered``): one row for all images is multiplied into the weight, where
+  a channel has fewer weights than output values. TODO3
+- Backward by the output (``_Gated``): one row per image saves the gated output, which the next layer saves
+  anyway, and not the layer's own output. TODO4
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -34,13 +27,11 @@ __all__ = ["FastGates", "FastPath", "FoldableNorm"]
 
 
 class FoldableNorm(Wrapper):
-    """A batch norm that alone takes a layer's output; the identity in a pass that folds it into the layer's
-    gate.
-    """
+    """A batch norm that is the only consumer of a layer's output; the identity in a pass that folds it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        fast = self.switch.choice.fast
-        return x if fast is not None and self in fast.folded else self.base(x)
+        fast = self.context.choice.fast
+        return x if fast is not None and self in fast.skipped else self.base(x)
 
 
 @dataclass(eq=False)
@@ -49,32 +40,30 @@ class FastPath:
 
     Attributes:
         layers: In the network's order.
-        norms: The batch norm behind a layer, where it can be folded.
+        norms: The batch norm that follows a layer, where it can be folded.
         overwritten: The layers whose output the next operation changes in place, as ``nn.ReLU(inplace=True)``
             does.
     """
 
     layers: tuple[WeightFilter, ...]
-    norms: dict[WeightFilter, FoldableNorm] = field(default_factory=dict)
-    overwritten: dict[WeightFilter, bool] = field(default_factory=dict)
+    norms: dict[WeightFilter, FoldableNorm]
+    overwritten: dict[WeightFilter, bool]  # as a set that torch.compile can trace
 
     def gates(self, choice: Choice) -> "FastGates":
         """The gates of all layers for one pass under ``choice``."""
-        norms = {
-            layer: self.norms[layer] for layer in self.layers if layer in self.norms
-        }  # in the order of the layers
-        folded = {layer: norm for layer, norm in norms.items() if _can_fold(layer, norm)}
-        return FastGates(
-            _gates(self.layers, folded, choice), dict.fromkeys(folded.values(), True), self.overwritten
-        )
+        per_image = isinstance(choice.forget, Tensor)
+        norms = {layer: self.norms[layer] for layer in self.layers if layer in self.norms}  # in their order
+        folded = {layer: norm for layer, norm in norms.items() if _can_fold(layer, norm, per_image)}
+        skipped = dict.fromkeys(folded.values(), True)
+        return FastGates(_gates(self.layers, folded, choice), folded, skipped, self.overwritten)
 
 
 class Gate(NamedTuple):
     """A layer's output becomes ``scale * out + shift``, the folded batch norm included.
 
-    ``scale`` and ``shift`` (``None`` for none) are (C_out,) for one row for all images and (B, C_out) for a
-    row an image; a constant ``shift`` is (C_out,) there, too. ``logits`` takes the gradient of a row an image
-    (``_Gated``).
+    ``scale`` and ``shift`` (``None`` for none) are (C_out,) for one row for all images and (B, C_out) for
+    one row per image; a constant ``shift`` is (C_out,) there, too. ``logits`` receives the gradient of alpha
+    for one row per image (``_Gated``).
     """
 
     scale: Tensor
@@ -83,30 +72,54 @@ class Gate(NamedTuple):
 
 
 class FastGates(NamedTuple):
-    """The gates of one pass, by layer; which batch norms they contain; and which outputs are changed in
-    place.
+    """The gates of one pass.
+
+    Attributes:
+        by_layer: The gate of each layer.
+        folded: The batch norms that these gates contain, by layer.
+        skipped: The same batch norms, which are the identity in this pass.
+        overwritten: As in ``FastPath``.
     """
 
     by_layer: Mapping[WeightFilter, Gate]
-    folded: Mapping[FoldableNorm, bool]
+    folded: Mapping[WeightFilter, FoldableNorm]
+    skipped: Mapping[FoldableNorm, bool]
     overwritten: Mapping[WeightFilter, bool]
 
+    def one_by_one(self, choice: Choice) -> "FastGates":
+        """The same gates, each computed when a layer needs it, in an autograd graph of its own."""
+        return self._replace(by_layer=_OneByOne(self.by_layer, self.folded, choice))
+
     def filtered(self, layer: WeightFilter, x: Tensor) -> Tensor:
-        """What ``layer`` gives for the input ``x``, gated."""
+        """The gated output of ``layer`` for the input ``x``."""
         gate, base = self.by_layer[layer], layer.base
-        mixed, own_memory = gate.logits is not None, _is_plain(base)
-        if not mixed and own_memory and not (torch.is_grad_enabled() and layer.alpha.requires_grad):
-            values = (
-                x.numel() // x.shape[1 if isinstance(base, nn.Conv2d) else -1]
-            )  # a channel's, of the input
+        per_image, reuse_memory = gate.logits is not None, _is_plain(base)
+        if not per_image and reuse_memory and not (torch.is_grad_enabled() and layer.alpha.requires_grad):
+            values = x.numel() // x.shape[1 if isinstance(base, nn.Conv2d) else -1]  # per channel of x
             if base.weight.numel() // layer.channels < values:
                 return _with_weight(base, x, gate)
         out = base(x)
-        scale, shift, logits = (None if value is None else layer.spread(value, out) for value in gate)
-        if mixed:
-            return _Gated.apply(out, logits, scale, shift, own_memory, layer in self.overwritten)
+        scale = layer.spread(gate.scale, out)
+        shift = None if gate.shift is None else layer.spread(gate.shift, out)
+        if gate.logits is not None:
+            logits = layer.spread(gate.logits, out)
+            return _Gated.apply(out, logits, scale, shift, reuse_memory, layer in self.overwritten)
         scale = scale.to(out.dtype)
         return out * scale if shift is None else torch.addcmul(shift.to(out.dtype), out, scale)
+
+
+class _OneByOne(dict):
+    """The gates of ``layers``, computed one by one at each access."""
+
+    def __init__(
+        self, layers: Iterable[WeightFilter], folded: Mapping[WeightFilter, FoldableNorm], choice: Choice
+    ) -> None:
+        super().__init__(dict.fromkeys(layers))
+        self.folded, self.choice = folded, choice
+
+    def __getitem__(self, layer: WeightFilter) -> Gate:
+        folded = {layer: self.folded[layer]} if layer in self.folded else {}
+        return _gates([layer], folded, self.choice)[layer]
 
 
 def _is_plain(base: nn.Module) -> bool:
@@ -136,8 +149,12 @@ def _hooked(module: Wrapper) -> bool:
     )
 
 
-def _can_fold(layer: WeightFilter, norm: FoldableNorm) -> bool:
-    return not (norm.base.training or _hooked(norm) or _hooked(layer))
+def _can_fold(layer: WeightFilter, norm: FoldableNorm, per_image: bool) -> bool:
+    batch_norm = norm.base
+    if batch_norm.training or _hooked(norm) or _hooked(layer):
+        return False
+    # `_Gated` passes the gradient of alpha alone, not that of the norm's weight
+    return not (per_image and batch_norm.affine and batch_norm.weight.requires_grad)
 
 
 def _gates(
@@ -207,7 +224,7 @@ class _Gated(torch.autograd.Function):
 
     Backward uses ``d result / d alpha = (1 - sigmoid(alpha)) * (result - shift)``: it saves ``result``, which
     the next layer saves anyway, and leaves the first factor to ``_Logits``. ``result`` takes the memory of
-    ``out`` if that is ``own_memory`` (nothing else holds it). Where the next operation changes ``result`` in
+    ``out`` if that is ``reuse_memory`` (nothing else holds it). Where the next operation changes ``result`` in
     place (``overwritten``), ``out`` is saved.
 
     Shapes: ``out`` (B, C, H, W) with ``logits``, ``scale``, ``shift`` (B, C, 1, 1) and a constant ``shift``
@@ -221,13 +238,13 @@ class _Gated(torch.autograd.Function):
         logits: Tensor,
         scale: Tensor,
         shift: Tensor | None,
-        own_memory: bool,
+        reuse_memory: bool,
         overwritten: bool,
     ) -> Tensor:
         # a compiled step plans its memory itself (and torch 2.11 cannot compile `out=` for channels-last
         # tensors)
         memory = (
-            out.detach() if own_memory and not overwritten and not torch.compiler.is_compiling() else None
+            out.detach() if reuse_memory and not overwritten and not torch.compiler.is_compiling() else None
         )
         factor = scale.to(out.dtype)
         result = (

@@ -1,9 +1,9 @@
 """The rows of alpha that a call applies: they belong to the call, not to the network.
 
-``Switch`` holds the choice of one network in a context variable, so that threads and asyncio tasks that share
-the network do not see each other's choice. Gradient checkpointing runs layers again during the backward pass,
-when the call is over: each layer notes its choice in the autograd graph, and the recomputation finds it
-there.
+``ChoiceContext`` holds the choice of one network in a context variable: threads and asyncio tasks that share
+the network do not see each other's choice, and a new thread starts with the original network. Gradient
+checkpointing runs layers again during the backward pass, when the call is over. Each layer therefore records
+its choice in the autograd graph, and the recomputation finds it there.
 """
 
 import functools
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,16 @@ from torch import Tensor
 if TYPE_CHECKING:
     from wfnb.fastpath import FastGates
 
-__all__ = ["Choice", "Forget", "Switch", "checked"]
+__all__ = ["Choice", "ChoiceContext", "Forget", "validated"]
 
-Forget = int | set[int] | frozenset[int] | Tensor | None
+Forget: TypeAlias = int | set[int] | frozenset[int] | Tensor | None
 
 
 class Choice(NamedTuple):
     """What a call forgets.
 
     Attributes:
-        forget: ``None`` (the original network), classes, one row an image (B,), or gates by table, each
+        forget: ``None`` (the original network), classes, one row per image (B,), or gates by table, each
             (C_out,).
         combine: How the rows of several classes become one: ``"min"`` or ``"product"``.
         fast: The gates of all layers, computed once for a pass of the whole network; ``None`` for a part that
@@ -42,7 +42,7 @@ class Choice(NamedTuple):
     fast: "FastGates | None" = None
 
     def gates(self, tables: Sequence[Tensor]) -> Tensor:
-        """``sigmoid(alpha)`` of the chosen row: (C,) for one row for all images, (B, C) for one row an image;
+        """``sigmoid(alpha)`` of the chosen row: (C,) for one row for all images, (B, C) for one row per image;
         tables side by side.
 
         Several classes take the lowest of their gates, channel by channel: what one of them closes is closed.
@@ -53,7 +53,8 @@ class Choice(NamedTuple):
             return torch.cat([self.forget[table] for table in tables])
         if isinstance(self.forget, Tensor):
             return torch.sigmoid(self.rows(tables))
-        gates = (torch.sigmoid(torch.cat([table[c] for table in tables])) for c in self.forget)
+        classes = self.forget or ()
+        gates = (torch.sigmoid(torch.cat([table[c] for table in tables])) for c in classes)
         return functools.reduce(torch.minimum if self.combine == "min" else torch.mul, gates)
 
     def rows(self, tables: Sequence[Tensor]) -> Tensor:
@@ -64,24 +65,24 @@ class Choice(NamedTuple):
 ORIGINAL = Choice()
 
 
-class Switch:
+class ChoiceContext:
     """The choice of one network, which its layers read. A copied or unpickled network starts as the
     original.
     """
 
     def __init__(self) -> None:
-        self._context: ContextVar[Choice] = ContextVar("choice", default=ORIGINAL)
+        self._variable: ContextVar[Choice] = ContextVar("choice", default=ORIGINAL)
         self._traced: Choice | None = None
 
-    def __reduce__(self) -> tuple[type["Switch"], tuple[()]]:
-        return Switch, ()
+    def __reduce__(self) -> tuple[type["ChoiceContext"], tuple[()]]:
+        return ChoiceContext, ()
 
     @property
     def choice(self) -> Choice:
         """The choice that applies here and now."""
-        if torch.compiler.is_compiling():
-            return self._traced or self._context.get()
-        choice = self._context.get()
+        if torch.compiler.is_compiling():  # torch.compile guards on the context variable
+            return self._traced or self._variable.get()
+        choice = self._variable.get()
         # a pass of the whole network has `fast`; anything else within a backward pass is a recomputation
         if choice.fast is None and torch._C._current_autograd_node() is not None:
             return self._of_recomputed_call() or choice
@@ -97,20 +98,20 @@ class Switch:
             finally:
                 self._traced = previous
         else:
-            token = self._context.set(choice)
+            token = self._variable.set(choice)
             try:
                 yield
             finally:
-                self._context.reset(token)
+                self._variable.reset(token)
 
-    def note(self, output: Tensor, choice: Choice) -> None:
-        """Keep a layer's choice with its output in the autograd graph, where a recomputation finds it."""
+    def record(self, output: Tensor, choice: Choice) -> None:
+        """Keep a choice with an output in the autograd graph, where a recomputation finds it."""
         if torch.compiler.is_compiling() or output.grad_fn is None:
             return
         output.grad_fn.metadata[self] = choice
 
     def _of_recomputed_call(self) -> Choice | None:
-        """The choice noted nearest to the running node of the backward pass, towards the inputs."""
+        """The recorded choice that is nearest to the running node of the backward pass, towards the inputs."""
         running = torch._C._current_autograd_node()
         nodes, seen = deque([running]), set()
         while nodes:
@@ -119,18 +120,20 @@ class Switch:
                 continue
             seen.add(node)
             if self in node.metadata:
-                choice = node.metadata[self]
-                # reentrant checkpointing runs a backward pass a segment: the segments cannot share one graph
-                # of gates
-                return (
-                    choice._replace(fast=None) if running.name() == "CheckpointFunctionBackward" else choice
-                )
+                return self._in_own_graph(node.metadata[self], running)
             nodes.extend(following for following, _ in node.next_functions)
         return None
 
+    @staticmethod
+    def _in_own_graph(choice: Choice, running: Any) -> Choice:
+        """Reentrant checkpointing runs one backward pass per segment, and the first would free shared gates."""
+        if choice.fast is None or running.name() != "CheckpointFunctionBackward":
+            return choice
+        return choice._replace(fast=choice.fast.one_by_one(choice))
 
-def checked(forget: Forget, k: int) -> tuple[int, ...] | Tensor | None:
-    """``forget`` as classes in order or one row an image, of a network with ``k`` classes.
+
+def validated(forget: Forget, k: int) -> tuple[int, ...] | Tensor | None:
+    """``forget`` as classes in order or one row per image, of a network with ``k`` classes.
 
     Raises:
         IndexError: A class is outside 0..K-1.
@@ -142,37 +145,37 @@ def checked(forget: Forget, k: int) -> tuple[int, ...] | Tensor | None:
     if isinstance(forget, Tensor) and forget.ndim > 0:
         if forget.dtype != torch.int64 or forget.ndim != 1:
             raise TypeError(
-                f"rows must be a LongTensor (B,), one row an image, not {forget.dtype} of shape "
+                f"rows must be a LongTensor (B,), one row per image, not {forget.dtype} of shape "
                 f"{tuple(forget.shape)}."
             )
         known = not torch.compiler.is_compiling()  # reading the values would break a compiled step in two
         low, high = torch.stack(forget.aminmax()).tolist() if known and len(forget) else (0, 0)
         if not 0 <= low <= high < k:
             worst = low if low < 0 else high
-            raise IndexError(f"no row {worst}: a class is a whole number from 0 to {k - 1}.")
+            raise IndexError(f"no row {worst}: a class is a integer from 0 to {k - 1}.")
         return forget
     if isinstance(forget, set | frozenset):
         if not forget:
             raise ValueError(
                 "an empty set forgets nothing: give at least one class, or None for the original network."
             )
-        classes = tuple(sorted({_checked_class(c, k) for c in forget}))
+        classes = tuple(sorted({_validated_class(c, k) for c in forget}))
         if len(classes) == k:
             raise ValueError(f"all {k} classes cannot be forgotten at once: leave at least one.")
         return classes
-    return (_checked_class(forget, k),)
+    return (_validated_class(forget, k),)
 
 
-def _checked_class(given: object, k: int) -> int:
+def _validated_class(given: Any, k: int) -> int:
     try:
         if isinstance(given, bool):
             raise TypeError
         c = operator.index(given)
     except TypeError:
         raise TypeError(
-            "forget must be a class, a set of classes, a LongTensor of one row an image, or None, "
+            "forget must be a class, a set of classes, a LongTensor of one row per image, or None, "
             f"not {type(given).__name__} {given!r}."
         ) from None
     if not 0 <= c < k:
-        raise IndexError(f"no class {c}: a class is a whole number from 0 to {k - 1}.")
+        raise IndexError(f"no class {c}: a class is a integer from 0 to {k - 1}.")
     return c

@@ -1,4 +1,4 @@
-"""Weight-filtering layers: a frozen layer and a table ``alpha`` with one row a class (paper, Eq. 2 and
+"""Weight-filtering layers: a frozen layer and a table ``alpha`` with one row per class (paper, Eq. 2 and
 Algorithm 1).
 
 A gate is ``s = sigmoid(alpha)``. Row c masks the output channels (features) of the layer's weight ``W`` and
@@ -21,7 +21,7 @@ in the paper).
 import torch
 from torch import Tensor, nn
 
-from wfnb.gating import Choice, Switch
+from wfnb.gating import Choice, ChoiceContext
 
 __all__ = ["ALPHA_START", "WFConv2d", "WFLinear", "WeightFilter", "Wrapper"]
 
@@ -30,11 +30,12 @@ ALPHA_START = 3.0
 
 
 class Wrapper(nn.Module):
-    """Takes the place of ``base`` in a network and reads the network's ``switch``."""
+    """Takes the place of ``base`` in a network and reads the network's ``context``."""
 
-    def __init__(self, base: nn.Module, switch: Switch) -> None:
+    def __init__(self, base: nn.Module, context: ChoiceContext) -> None:
         super().__init__()
-        self.base, self.switch = base, switch
+        self._modules["base"] = base
+        self.context = context
 
     @property
     def base(self) -> nn.Module:
@@ -61,9 +62,9 @@ class WeightFilter(Wrapper):
     """
 
     def __init__(
-        self, base: nn.Module, num_classes: int, switch: Switch, separate_bias: bool = False
+        self, base: nn.Module, num_classes: int, context: ChoiceContext, separate_bias: bool = False
     ) -> None:
-        super().__init__(base, switch)
+        super().__init__(base, context)
         self.channels = base.weight.shape[0]
         table = torch.full(
             (num_classes, self.channels), ALPHA_START, dtype=base.weight.dtype, device=base.weight.device
@@ -72,12 +73,12 @@ class WeightFilter(Wrapper):
         self.alpha_bias = nn.Parameter(table.clone()) if separate_bias and base.bias is not None else None
 
     def gates(self, choice: Choice) -> tuple[Tensor, Tensor]:
-        """``s_w`` and ``s_b``: each (C_out,) for one row for all images, (B, C_out) for one row an image."""
+        """``s_w`` and ``s_b``: each (C_out,) for one row for all images, (B, C_out) for one row per image."""
         weight = choice.gates([self.alpha])
         return weight, weight if self.alpha_bias is None else choice.gates([self.alpha_bias])
 
     def forward(self, x: Tensor) -> Tensor:
-        choice = self.switch.choice
+        choice = self.context.choice
         if choice.forget is None:
             result = self.base(x)  # no class is chosen: the original network, to the bit
         elif choice.fast is not None and self in choice.fast.by_layer:
@@ -89,11 +90,11 @@ class WeightFilter(Wrapper):
             if self.alpha_bias is not None:
                 shift = (bias_gate - weight_gate) * self.base.bias
                 result = result + self.spread(shift, out).to(out.dtype)
-        self.switch.note(result, choice)
+        self.context.record(result, choice)
         return result
 
     def spread(self, gate: Tensor, out: Tensor) -> Tensor:
-        """A value a channel, (C_out,) or (B, C_out), in a shape that broadcasts against the output."""
+        """One value per channel, (C_out,) or (B, C_out), in a shape that broadcasts against the output."""
         raise NotImplementedError
 
     @torch.no_grad()

@@ -101,8 +101,9 @@ def expand_labels(
 
 
 def mean_of_reciprocals(loss_f: Tensor, eps: float) -> Tensor:
-    """``mean_i 1 / (L_f,i + eps)``: every forgetting image has a gradient, the best known one the largest
-    (Eq. 3 has eps = 0).
+    """``mean_i 1 / (L_f,i + eps)``: the derivative by ``L_f,i`` is largest for the image that is known best.
+
+    Eq. 3 as printed sums the reciprocals and has eps = 0.
 
     Args:
         loss_f: (n,), the cross-entropy of each forgetting image, in nats.
@@ -131,7 +132,7 @@ def without_class(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def regulariser(alphas: Iterable[Tensor]) -> Tensor:
-    """``R(alpha)``: the mean of ``1 - sigmoid(alpha)`` a table, then over tables; in [0, 1], 0 with all gates
+    """``R(alpha)``: the mean of ``1 - sigmoid(alpha)`` per table, then over tables; in [0, 1], 0 with all gates
     open.
     """
     # sum / numel: torch materialises the gradient of mean() as a full tensor, which is slow for 1,000 rows

@@ -3,6 +3,7 @@ logits, cached by that index.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ __all__ = [
 Batch = tuple[Tensor, Tensor, Tensor | None]  # images, labels, places in the set
 
 
-def with_index(data: Dataset | DataLoader, batch_size: int | None, **settings: object) -> Iterator[Batch]:
+def with_index(data: Dataset | DataLoader, batch_size: int | None, **settings: Any) -> Iterator[Batch]:
     """``batches`` with each image's index in its set, where that is stable: in an ``ImageSet``."""
     if not isinstance(data, ImageSet):
         for images, labels in batches(data, batch_size, **settings):
@@ -80,12 +81,13 @@ class OriginalLogits:
     """The original network's logits (all gates open), cached by image index.
 
     Args:
-        images: The size of the set that the indices refer to; 0 for no cache.
+        data: The set that the indices refer to; without an ``ImageSet`` nothing is cached.
         bfloat16: As in ``Recipe``.
     """
 
-    def __init__(self, wf: WFNet, images: int = 0, bfloat16: bool = False) -> None:
+    def __init__(self, wf: WFNet, data: Dataset | DataLoader | None = None, bfloat16: bool = False) -> None:
         self.wf, self.bfloat16 = wf, bfloat16
+        images = len(data) if isinstance(data, ImageSet) else 0
         device = next(wf.parameters()).device
         self.known = torch.zeros(images, dtype=torch.bool, device=device)
         self.logits = torch.empty(images, wf.num_classes, device=device)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wfnb import alphafile
 from wfnb.checks import check_choice
 from wfnb.fastpath import FastPath, FoldableNorm
-from wfnb.gating import Choice, Forget, Switch, checked
+from wfnb.gating import Choice, ChoiceContext, Forget, validated
 from wfnb.layers import WeightFilter, WFConv2d, WFLinear
 from wfnb.wrapping import kind_of, layers_to_mask, norms_behind, replace_modules, run_trial
 
@@ -30,7 +30,7 @@ __all__ = ["Forget", "WFNet"]
 
 
 class WFNet(nn.Module):
-    """A trained classifier with a table of gates, one row a class, on the output channels of each masked
+    """A trained classifier with a table of gates, one row per class, on the output channels of each masked
     layer.
 
     The network is copied, frozen and kept in eval mode (batch norm and dropout too); ``model`` itself stays
@@ -69,19 +69,19 @@ class WFNet(nn.Module):
         if any(isinstance(module, WeightFilter) for module in model.modules()):
             raise ValueError("model is filtered already: wrap the original network, or what merge() gives.")
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-            raise ValueError(f"num_classes must be a whole number of 2 or more, not {num_classes!r}.")
+            raise ValueError(f"num_classes must be a integer of 2 or more, not {num_classes!r}.")
         names = (
             [str(c) for c in range(num_classes)]
             if class_names is None
             else [str(name) for name in class_names]
         )
         if len(names) != num_classes:
-            raise ValueError(f"class_names must hold one name a class: {num_classes}, not {len(names)}.")
+            raise ValueError(f"class_names must hold one name per class: {num_classes}, not {len(names)}.")
         self.num_classes, self.class_names, self._separate_bias = num_classes, tuple(names), separate_bias
         self._trainable = tuple(
             name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad
         )
-        self._switch = Switch()
+        self._context = ChoiceContext()
         self.model = copy.deepcopy(model).requires_grad_(False)
         self.train(False)
         self._fast = self._wrap(layers, example)
@@ -91,12 +91,12 @@ class WFNet(nn.Module):
         found = layers_to_mask(self.model, layers)
         behind = norms_behind(self.model, found)
         overwritten = run_trial(self.model, found, behind, self.num_classes, example)
-        norms = {name: FoldableNorm(norm, self._switch) for name, norm in behind.items()}
+        norms = {name: FoldableNorm(norm, self._context) for name, norm in behind.items()}
         filters: dict[str, WeightFilter] = {}
         for name, module in found.items():
             kind = WFConv2d if isinstance(module, nn.Conv2d) else WFLinear
             separate = kind is WFLinear if self._separate_bias is None else self._separate_bias
-            filters[name] = kind(module, self.num_classes, self._switch, separate)
+            filters[name] = kind(module, self.num_classes, self._context, separate)
         replace_modules(
             self.model, {id(wrapper.base): wrapper for wrapper in (*filters.values(), *norms.values())}
         )
@@ -117,25 +117,33 @@ class WFNet(nn.Module):
 
         Args:
             forget: A class; a set of classes (the lowest of their gates, channel by channel); a LongTensor
-                (B,) of one row an image; or ``None``: the class set by ``forgetting()``, else the unmodified
+                (B,) of one row per image; or ``None``: the class set by ``forgetting()``, else the unmodified
                 network, to the bit.
 
         Raises:
             IndexError: A class is outside 0..K-1.
-            ValueError: No class or all classes are chosen, or the rows are not one an image.
+            ValueError: No class or all classes are chosen, or the rows are not one per image.
             TypeError: ``forget`` is of none of these types.
         """
-        choice = self._switch.choice if forget is None else self._choice_of(forget)
+        choice = self._context.choice if forget is None else self._choice_of(forget)
+        if choice.forget is not None:
+            choice = self._with_gates(choice, x)  # alpha_l[Y_unl] of all layers
+        if x.requires_grad and torch.is_grad_enabled():
+            x = x.view_as(x)
+            self._context.record(x, choice)  # a recomputation may begin before the first gated layer
+        with self._context.set(choice):
+            return self.model(x)  # X_{i+1} = l(X_i, gate * w_l): see WeightFilter.forward
+
+    def _with_gates(self, choice: Choice, x: Tensor) -> Choice:
+        """The choice with the gates of all layers for the images ``x``."""
         rows = choice.forget
-        if rows is None:
-            return self.model(x)
         if isinstance(rows, Tensor):
             if len(rows) != len(x):
-                raise ValueError(f"forget holds {len(rows)} rows for {len(x)} images: give one row an image.")
+                raise ValueError(
+                    f"forget holds {len(rows)} rows for {len(x)} images: give one row per image."
+                )
             choice = choice._replace(forget=rows.to(x.device))
-        gates = self._fast.gates(choice)  # of all layers: alpha_l[Y_unl]
-        with self._switch.set(choice._replace(fast=gates)):
-            return self.model(x)  # X_{i+1} = l(X_i, gate * w_l), see WeightFilter.forward
+        return choice._replace(fast=self._fast.gates(choice))
 
     @contextmanager
     def forgetting(self, forget: Forget) -> Iterator["WFNet"]:
@@ -144,7 +152,7 @@ class WFNet(nn.Module):
         Contexts nest; the previous choice comes back, also after an exception. A part of ``wf.model`` that is
         called alone is gated, too.
         """
-        with self._switch.set(self._choice_of(forget)):
+        with self._context.set(self._choice_of(forget)):
             yield self
 
     @contextmanager
@@ -165,7 +173,7 @@ class WFNet(nn.Module):
             gate, table = torch.as_tensor(given), tables[name]
             if gate.shape != table[0].shape:
                 raise ValueError(
-                    f"gates of {name!r} must be of shape ({table.shape[1]},), one an output channel, not "
+                    f"gates of {name!r} must be of shape ({table.shape[1]},), one per output channel, not "
                     f"{tuple(gate.shape)}."
                 )
             if not ((gate >= 0) & (gate <= 1)).all():
@@ -174,7 +182,7 @@ class WFNet(nn.Module):
                     f"{float(gate.max())}."
                 )
             chosen[table] = gate.to(table)
-        with self._switch.set(self._switch.choice._replace(forget=chosen, fast=None)):
+        with self._context.set(self._context.choice._replace(forget=chosen, fast=None)):
             yield self
 
     @contextmanager
@@ -183,12 +191,12 @@ class WFNet(nn.Module):
         ``"product"``.
         """
         check_choice("rule for several classes", rule, ["min", "product"])
-        with self._switch.set(self._switch.choice._replace(combine=rule, fast=None)):
+        with self._context.set(self._context.choice._replace(combine=rule, fast=None)):
             yield self
 
     def _choice_of(self, forget: Forget) -> Choice:
         """The current choice with these classes or rows instead, checked."""
-        return self._switch.choice._replace(forget=checked(forget, self.num_classes), fast=None)
+        return self._context.choice._replace(forget=validated(forget, self.num_classes), fast=None)
 
     # -- the masked layers and their tables
     # --------------------------------------------------------------------
@@ -223,7 +231,7 @@ class WFNet(nn.Module):
         }
 
     def gate_tables(self, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The gates of all classes as arrays, (K, C_out) a layer; by default of the first, a middle and the
+        """The gates of all classes as arrays, (K, C_out) per layer; by default of the first, a middle and the
         last layer.
         """
         tables = self.alphas()
@@ -238,7 +246,7 @@ class WFNet(nn.Module):
         return all(isinstance(layer, WFLinear) for layer in self.filters.values())
 
     def summary(self) -> "pd.DataFrame":
-        """A data frame of the masked layers: kind, weight shape, gates a row, and how the bias is gated."""
+        """A data frame of the masked layers: kind, weight shape, gates per row, and how the bias is gated."""
         import pandas as pd
 
         def bias_of(layer: WeightFilter) -> str:
@@ -260,7 +268,7 @@ class WFNet(nn.Module):
 
     def _headline(self) -> str:
         gates = sum(table.shape[1] for table in self.alphas().values())
-        about = f"{self.num_classes} classes, {len(self.filters)} masked layers, {gates:,} gates a class"
+        about = f"{self.num_classes} classes, {len(self.filters)} masked layers, {gates:,} gates per class"
         return f"WFNet({type(self.model).__name__}, {about})"
 
     def __repr__(self) -> str:

@@ -4,24 +4,25 @@ does it, and ours).
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Self
+from typing import Any, ClassVar, Self
 
 from wfnb.checks import check_choice, check_type
 
 __all__ = ["RECIPES", "Recipe", "Training", "named_recipe"]
 
 
+@dataclass(frozen=True)
 class _Settings:
     """Settings of checked types, which can be changed by name."""
 
-    _what = "setting"
+    _what: ClassVar = "setting"
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = check_type(f"{self._what} {field.name!r}", getattr(self, field.name), field.default)
             object.__setattr__(self, field.name, value)
 
-    def changed(self, settings: Mapping[str, object]) -> Self:
+    def changed(self, settings: Mapping[str, Any]) -> Self:
         """These settings with some replaced.
 
         Raises:
@@ -58,7 +59,7 @@ class Training(_Settings):
             bench`` measures after how many steps it pays.
     """
 
-    _what = "training setting"
+    _what: ClassVar = "training setting"
 
     epochs: int = 24
     batch_size: int = 128
@@ -95,9 +96,9 @@ class Recipe(_Settings):
         squared: Square ``lambda0 * L_r``.
         retain_on: The target of retaining images: their ``"labels"``, as in the paper, or the ``"original"``
             network's softmax without the class to forget (``wfnb.losses.without_class``). That takes one more
-            forward pass a retaining image, cached for an ``ImageSet``.
+            forward pass per retaining image, cached for an ``ImageSet``.
         chi: Copies of each retaining image in a step (label expansion).
-        batch_size: B images a step, half to forget and half to retain.
+        batch_size: B images per step, half to forget and half to retain.
         optimizer: ``"sgd"`` (plain) or ``"adam"``.
         beta2: Adam's decay of squared gradients. The first steps have by far the largest gradients: all
             forgetting images are still known.
@@ -105,7 +106,7 @@ class Recipe(_Settings):
         start: The value of every alpha before the first step.
         clamp: alpha is clipped to [-clamp, clamp] after each step; 0 for no clipping.
         steps: The largest number of steps.
-        check_every: Steps between two checks on validation data; 0 for five checks an epoch.
+        check_every: Steps between two checks on validation data; 0 for five checks per epoch.
         patience: Checks without a better score after which the run stops.
         stop_on: What is best on the validation images: the lowest ``"loss"``; the highest ``"accuracy"``, 0.5
             * (Acc_r + 1 - Acc_f); or the highest ``"probability"``, the same with the mean softmax
@@ -116,7 +117,7 @@ class Recipe(_Settings):
         bfloat16, compiled: As in ``Training``.
     """
 
-    _what = "recipe setting"
+    _what: ClassVar = "recipe setting"
 
     name: str = "wfnb"
     lambda0: float = 1.0

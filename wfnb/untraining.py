@@ -68,7 +68,7 @@ def untrain(
         progress: Show a bar with the losses, Acc_r, Acc_f and the time left.
 
     Returns:
-        A data frame (drawn by ``wfnb.figures.history_curves``), one row a check, indexed by step: the loss
+        A data frame (drawn by ``wfnb.figures.history_curves``), one row per check, indexed by step: the loss
         and its parts, averaged over the training batches since the last check; and on the validation images
         the loss, Acc_r, Acc_f, and the mean probability of the true class under another row (p_r) and its own
         (p_f), all in [0, 1]. ``attrs``: ``recipe``, ``stopped`` (why the run ended), ``best_step``,
@@ -97,7 +97,7 @@ def untrain(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 1 - step / recipe.steps if recipe.decay else 1.0
     )
-    original = OriginalLogits(wf, 0 if isinstance(train, DataLoader) else len(train), recipe.bfloat16)
+    original = OriginalLogits(wf, train if recipe.retain_on == "original" else None, recipe.bfloat16)
     check_every = recipe.check_every or max(batches_an_epoch(train, recipe.batch_size) // 5, 1)
     data = endless(train, recipe.batch_size, device, generator)
     bar = Progress(range(1, recipe.steps + 1), f"untrain ({recipe.name})", show=progress)
@@ -214,7 +214,7 @@ def batch_terms(
     forget: Tensor,
     retain: Tensor,
 ) -> Terms:
-    """Eq. 3 for one batch, one row an image; the part of a step that can be compiled.
+    """Eq. 3 for one batch, one row per image; the part of a step that can be compiled.
 
     Args:
         tables: All tables of ``wf``.

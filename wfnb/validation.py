@@ -38,7 +38,7 @@ class Checks:
         self.wf, self.recipe, self.bar = wf, recipe, bar
         self.val = val if isinstance(val, DataLoader) else sample(val, VAL_IMAGES)
         self.device = next(wf.parameters()).device
-        self.original = OriginalLogits(wf, 0 if isinstance(val, DataLoader) else len(self.val))
+        self.original = OriginalLogits(wf, self.val if recipe.retain_on == "original" else None)
         self.tables = list(wf.alphas().values())
         self.losses = torch.zeros(3, device=self.device)
         self.history: list[dict[str, float]] = []

@@ -1,6 +1,6 @@
 """Which layers of a network are masked, and the checks that a gate there has the effect it should have.
 
-A trial batch of two images runs through the bare network. Each layer to mask must be called, once an image,
+A trial batch of two images runs through the bare network. Each layer to mask must be called, once per image,
 and depend linearly on its weight. A network that reads the weight itself, or normalises it, is refused: its
 gates would have no effect.
 """
@@ -101,9 +101,11 @@ def norms_behind(model: nn.Module, found: Mapping[str, nn.Module]) -> dict[str, 
     norms = {}
     for call in calls:
         user = next(iter(call.users), call)
-        norm = model.get_submodule(user.target) if user.op == "call_module" else None
+        if user.op != "call_module" or call.target not in found:
+            continue
+        norm = model.get_submodule(user.target)
         alone = len(call.users) == count[call.target] == count[user.target] == 1
-        if call.target in found and alone and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
+        if alone and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
             norms[call.target] = norm
     return norms
 
@@ -112,7 +114,7 @@ def replace_modules(model: nn.Module, new: Mapping[int, nn.Module]) -> None:
     """Replace each child by ``new[id(child)]``, if there is one, under every parent that holds it."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if id(child) in new and parent is not new[id(child)]:
+            if id(child) in new:
                 parent._modules[name] = new[id(child)]
 
 
@@ -129,7 +131,9 @@ class _Trial:
 
     def start(self, batch: int) -> None:
         self.batch = batch
-        self.called.clear(), self.problems.clear(), self.outputs.clear()
+        self.called.clear()
+        self.problems.clear()
+        self.outputs.clear()
 
     def check(self, name: str, module: nn.Module, x: Tensor) -> None:
         """Note that a layer to mask was called, and whether its gates could not work."""
