@@ -58,7 +58,9 @@ def gone(pid: int, seconds: float = 20) -> bool:
     return not alive(pid)
 
 
-IMPORTED = "import sys; print('torch' in sys.modules, [m for m in sys.modules if m.startswith('wfnb.')])"
+IMPORTED = (
+    "import sys; print('torch' in sys.modules, [m for m in sys.modules if m.partition('.')[0] == 'wfnb'])"
+)
 
 
 def test_a_forked_kernel_has_the_libraries_and_none_of_our_modules(server, tmp_path):

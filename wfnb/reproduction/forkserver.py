@@ -85,6 +85,8 @@ def _serve(address: str) -> None:
         listener.listen(64)  # clients wait during the imports
         for name in _IMPORTS:
             importlib.import_module(name)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "wfnb"]:
+            del sys.modules[name]  # this module's packages, for kernels to import anew
         gc.freeze()  # a collection in a fork would copy all shared pages
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:

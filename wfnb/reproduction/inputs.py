@@ -1,6 +1,6 @@
-"""What a run gives its notebook: data, networks and settings by the run's seed, and other steps' finished runs.
+"""What a run gives its notebook: data, networks and settings by the run's seed, and runs of other steps.
 
-All of it changes numbers, so ``staleness`` follows it method by method, unlike the records that ``runs`` writes.
+These change numbers, so ``staleness`` follows them method by method, unlike the records that ``runs`` writes.
 """
 
 import contextlib

@@ -91,7 +91,7 @@ def found(step: str) -> list[Cell]:
 
 
 def is_current(cell: Cell) -> bool:
-    """Whether a cell is finished with today's settings, code and inputs: to run it again would change nothing.
+    """Whether a cell is finished with today's settings, code and inputs: a new run would change nothing.
 
     A run that was killed before its executed notebook was kept is not current.
     """
