@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from wfnb.wrapping import has_attention
 
 __all__ = ["all_classes", "all_classes_row"]
 
-Figures = dict[str, object]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class _Setup:
 
 def _new_network(arch: str, data: ImageData, form: Network, device: torch.device) -> nn.Module:
     torch.manual_seed(0)
-    images = {"num_classes": data.num_classes, "channels": data.channels, "size": data.size}
+    images: dict[str, Any] = {"num_classes": data.num_classes, "channels": data.channels, "size": data.size}
     return create_model(arch, **images, width=form.width, depth=form.depth).to(device)
 
 
@@ -153,7 +154,7 @@ def _schedules(setup: _Setup, recipe: Recipe) -> tuple[list[Figures], Figures]:
     """The schedules of weight filtering, and the entry in ``methods`` of ``recipe`` itself."""
     fewer_steps = dict.fromkeys(max(recipe.steps * eighths // 8, 1) for eighths in (1, 2, 3, 4, 6))
     retaining = itertools.product(("original", "labels"), (1, 3))
-    changes = [{"steps": steps} for steps in fewer_steps]
+    changes: list[dict[str, Any]] = [{"steps": steps} for steps in fewer_steps]
     changes += [{"retain_on": retain_on, "chi": chi} for retain_on, chi in retaining]
     schedules, own = [], {}
     for changed in map(recipe.changed, changes):
@@ -186,7 +187,7 @@ def _single_class_methods(setup: _Setup) -> dict[str, Figures]:
 def _cheapest(costs: Figures) -> str:
     """The single-class method that takes the least time for all classes."""
     seconds = {name: cost["seconds"] for name, cost in costs["methods"].items() if name != "WF-Net"}
-    return min(seconds, key=seconds.get)
+    return min(seconds, key=seconds.__getitem__)
 
 
 def _matching_schedule(costs: Figures, method: str) -> Figures:

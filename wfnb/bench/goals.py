@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -149,7 +150,7 @@ class Scale:
     least: float = 0.5
     preset: str = "quick"
     arch: str = "resnet18"
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     compiled: bool = True
     pruned: Sequence[str] = ("quick", "laptop", "paper")
 
@@ -168,7 +169,7 @@ SMOKE = Scale(
 )  # fmt: skip
 
 
-def result_row(name: str, network: str, samples: Sequence[float], **details: object) -> dict[str, object]:
+def result_row(name: str, network: str, samples: Sequence[float], **details: object) -> dict[str, Any]:
     """One row of the results.
 
     Args:

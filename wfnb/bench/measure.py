@@ -8,6 +8,7 @@ import os
 import platform
 from datetime import UTC, datetime
 from importlib import metadata
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ ROWS = {  # of each network
 }
 
 
-def measure(device: torch.device, scale: Scale | None = None) -> dict[str, object]:
+def measure(device: torch.device, scale: Scale | None = None) -> dict[str, Any]:
     """Run the benchmark.
 
     Returns:
@@ -76,7 +77,7 @@ def measure(device: torch.device, scale: Scale | None = None) -> dict[str, objec
     }
 
 
-def network_rows(scale: Scale, device: torch.device) -> list[dict[str, object]]:
+def network_rows(scale: Scale, device: torch.device) -> list[dict[str, Any]]:
     """The rows of each network, one network after the other."""
     names = [name for name in ROWS if name != "step_compiled" or (scale.compiled and can_compile(device))]
     bar = Progress([(network, name) for network in scale.networks for name in names], "bench")

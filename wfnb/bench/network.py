@@ -7,6 +7,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import torch
@@ -133,7 +134,7 @@ class NetworkBench:
 
     # -- measured beside the rows --------------------------------------------------------------------------
 
-    def details(self, row: str) -> dict[str, object]:
+    def details(self, row: str) -> dict[str, Any]:
         """Further measurements stored with a row, such as the bounds of its figure."""
         if row == "step":
             return {"without_gates": self.without_gates, "shareable": self.shareable, "calls": self.calls}

@@ -1,6 +1,7 @@
 """The figures of the benchmark: each takes results and axes and returns axes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ __all__ = ["benchmark_ratios", "cost_over_classes"]
 MARKERS = "osD^vP*"
 
 
-def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
+def benchmark_ratios(rows: Sequence[Mapping[str, Any]], ax=None):
     """Ratios with their quartiles, one marker per network, and a bar at each goal.
 
     A hollow marker is the time of the same step without gates.
@@ -51,7 +52,7 @@ def benchmark_ratios(rows: Sequence[Mapping[str, object]], ax=None):
     return ax
 
 
-def cost_over_classes(costs: Mapping[str, object], ax=None):
+def cost_over_classes(costs: Mapping[str, Any], ax=None):
     """Seconds over the number of classes to forget, one line per method; WF-Net forgets all at the same cost.
 
     Args:
@@ -71,6 +72,6 @@ def cost_over_classes(costs: Mapping[str, object], ax=None):
         )
         ax.plot(classes, seconds, color=colour, marker=marker, markersize=5, label=label)
     ax.set(xlabel="classes to forget", ylabel="seconds", yscale="log")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return ax

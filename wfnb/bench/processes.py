@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,7 +82,7 @@ def _train_on_request(pipe: Connection, arch: str, scale: Scale, device: torch.d
         pipe.send(steps / (time.perf_counter() - started))
 
 
-def process_rows(scale: Scale) -> list[dict[str, object]]:
+def process_rows(scale: Scale) -> list[dict[str, Any]]:
     """The rows without a network: imports, a notebook's overhead, and the quick preset where it has run."""
     rows = [
         result_row("import", "", import_ratios(scale.repeats)),

@@ -2,6 +2,7 @@
 
 import functools
 import statistics
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ IMAGES = 1000  # whose predictions are compared
 RELEARN_CAP = 10  # epochs
 
 
-def pruned_rows(scale: Scale, device: torch.device) -> list[dict[str, object]]:
+def pruned_rows(scale: Scale, device: torch.device) -> list[dict[str, Any]]:
     """Prune the finished runs of ``scale.pruned`` (seed 0, gated convolutions) whose weights are present.
 
     Returns:
@@ -51,19 +52,20 @@ def pruned_rows(scale: Scale, device: torch.device) -> list[dict[str, object]]:
 
 def _pruned_row(
     cell: Cell, wf: WFNet, original: nn.Module, data: ImageData, scale: Scale, device: torch.device
-) -> dict[str, object]:
+) -> dict[str, Any]:
     (validation, _), (images, labels) = (sample(split, IMAGES).all() for split in (data.val, data.test))
     batch = images[: scale.images]
     size = _weights(original)
-    ratios, removed, same, epochs = [], [], [], {"merged": [], "pruned": []}
+    ratios, removed, same = [], [], []
+    epochs: dict[str, list[int]] = {"merged": [], "pruned": []}
     for c in range(wf.num_classes):
         networks = {"merged": wf.merge(c), "pruned": prune(wf, c, validation)}
         merged, pruned = (predict(network, images).argmax(1) for network in networks.values())
         removed.append(100 * (1 - _weights(networks["pruned"]) / size))
         same.append(100 * float((merged == pruned).float().mean()))
         with torch.no_grad():
-            works = [functools.partial(network, batch) for network in (networks["pruned"], original)]
-            ratios += paired(*works, 1, scale.least, device)
+            run_pruned, run_original = (functools.partial(n, batch) for n in (networks["pruned"], original))
+            ratios += paired(run_pruned, run_original, 1, scale.least, device)
         if c in (0, wf.num_classes // 2):
             held_out = images[labels == c]
             target = float((predict(original, held_out).argmax(1) == c).float().mean())

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,7 +28,7 @@ def results_file(device: torch.device) -> Path:
     return runs_folder() / "bench" / f"{device.type}.json"
 
 
-def keep(results: dict[str, object]) -> Path:
+def keep(results: dict[str, Any]) -> Path:
     """Write the results, and their page beside them (``.md``); returns the path of the former."""
     path = results_file(torch.device(results["hardware"]["device"]))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,7 @@ def keep(results: dict[str, object]) -> Path:
     return path
 
 
-def kept(device: torch.device) -> dict[str, object]:
+def kept(device: torch.device) -> dict[str, Any]:
     """The stored results.
 
     Raises:
@@ -48,13 +49,13 @@ def kept(device: torch.device) -> dict[str, object]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def kept_elsewhere(device: torch.device) -> dict[str, object] | None:
+def kept_elsewhere(device: torch.device) -> dict[str, Any] | None:
     """The stored results of the other kind of device, GPU or CPU; ``None`` where there are none."""
     other = torch.device("cuda" if device.type == "cpu" else "cpu")
     return kept(other) if results_file(other).is_file() else None
 
 
-def page(results: dict[str, object]) -> str:
+def page(results: dict[str, Any]) -> str:
     """The results as Markdown: each table below its explanation; tables not measured are left out."""
     parts = [
         f"{text}\n\n{as_markdown(table.reset_index()).strip()}"
@@ -64,7 +65,7 @@ def page(results: dict[str, object]) -> str:
     return "\n\n".join(["# What it costs", *parts]) + "\n"
 
 
-def _sections(results: dict[str, object]) -> list[tuple[str, pd.DataFrame]]:
+def _sections(results: dict[str, Any]) -> list[tuple[str, pd.DataFrame]]:
     costs = costs_table(results).rename_axis("method")
     for name, digits in {"seconds": 1, "acc_r_pct": 2, "acc_f_pct": 2}.items():
         costs[name] = costs[name].map(f"{{:.{digits}f}}".format)
@@ -110,7 +111,7 @@ def _sections(results: dict[str, object]) -> list[tuple[str, pd.DataFrame]]:
     ]
 
 
-def _introduction(results: dict[str, object]) -> str:
+def _introduction(results: dict[str, Any]) -> str:
     hardware, device = results["hardware"], results["hardware"]["device"]
     bounds = ", ".join(f"{row['without_gates']:.2f} ({row['network']})" for row in _rows(results, "step"))
     sentences = [
@@ -127,21 +128,21 @@ def _introduction(results: dict[str, object]) -> str:
     return " ".join(sentences)
 
 
-def _reasons_table(results: dict[str, object]) -> pd.DataFrame:
+def _reasons_table(results: dict[str, Any]) -> pd.DataFrame:
     measured = {row["row"] for row in results["rows"]}
     reasons = {goal.what: goal.why for name, goal in GOALS.items() if name in measured}
     return pd.DataFrame({"what bounds it": reasons}).rename_axis("figure")
 
 
-def _rows(results: dict[str, object], name: str) -> Iterator[dict[str, object]]:
+def _rows(results: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
     return (row for row in results["rows"] if row["row"] == name)
 
 
-def _table(lines: dict[str, dict[str, object]], index: str = "network") -> pd.DataFrame:
+def _table(lines: dict[str, dict[str, Any]], index: str = "network") -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(index)
 
 
-def ratios_table(results: dict[str, object]) -> pd.DataFrame:
+def ratios_table(results: dict[str, Any]) -> pd.DataFrame:
     """One line per row of the benchmark, one column per network, and the goal; a star marks a missed goal.
 
     Figures that belong to no network are in the column ``all``. Pruned networks have a table of their own.
@@ -161,7 +162,7 @@ def ratios_table(results: dict[str, object]) -> pd.DataFrame:
     return table.loc[order].assign(goal=[goals[what] for what in order])
 
 
-def compiling_table(results: dict[str, object]) -> pd.DataFrame:
+def compiling_table(results: dict[str, Any]) -> pd.DataFrame:
     """By network: compiled steps relative to uncompiled ones, the time of compiling, and when it pays off."""
     return _table(
         {
@@ -176,7 +177,7 @@ def compiling_table(results: dict[str, object]) -> pd.DataFrame:
     )
 
 
-def pruned_table(results: dict[str, object]) -> pd.DataFrame:
+def pruned_table(results: dict[str, Any]) -> pd.DataFrame:
     """By finished run: what removing closed channels saves, and what it changes."""
     return _table(
         {
@@ -195,22 +196,22 @@ def pruned_table(results: dict[str, object]) -> pd.DataFrame:
     )
 
 
-def calls_table(results: dict[str, object]) -> pd.DataFrame:
+def calls_table(results: dict[str, Any]) -> pd.DataFrame:
     """By network: torch operations of a forward pass, by kind of row, and of a step."""
     return _details_table(results, "calls")
 
 
-def one_image_table(results: dict[str, object]) -> pd.DataFrame:
+def one_image_table(results: dict[str, Any]) -> pd.DataFrame:
     """By network: time of ``wf(x)`` relative to the original network for one image, by kind of row."""
     return _details_table(results, "one_image")
 
 
-def _details_table(results: dict[str, object], name: str) -> pd.DataFrame:
+def _details_table(results: dict[str, Any], name: str) -> pd.DataFrame:
     table = _table({row["network"]: row[name] for row in results["rows"] if name in row})
     return table.rename(columns=KINDS_OF_ROW)
 
 
-def costs_table(results: dict[str, object]) -> pd.DataFrame:
+def costs_table(results: dict[str, Any]) -> pd.DataFrame:
     """By method: cost, accuracies, and the number of classes from which WF-Net is faster."""
     (row,) = _rows(results, "all_classes")
     table = pd.DataFrame.from_dict(results["costs"]["methods"], orient="index")

@@ -5,6 +5,7 @@ exception, so that the lesson runs from top to bottom.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +112,7 @@ def _inputs(exercise: int) -> list[tuple]:
     return inputs[exercise]
 
 
-def _difference(given: object, expected: object) -> str:
+def _difference(given: Any, expected: Any) -> str:
     """How a value differs from the expected one, in words; "" if it does not."""
     if isinstance(expected, tuple):
         if not isinstance(given, tuple) or len(given) != len(expected):

@@ -68,7 +68,8 @@ class Page(Panel):
 
     def __init__(self, first: Cell | None = None, device: str = "cpu") -> None:
         super().__init__()
-        self._device, self._bar, self._cells = device, WidgetBar(), []
+        self._device, self._bar = device, WidgetBar()
+        self._cells: list[Cell] = []
         self.explorer: Explorer | None = None
         self.dataset = w.Dropdown(description="Data set", layout={"width": "260px"})
         self.network = w.Dropdown(description="Network", layout={"width": "460px"})

@@ -1,6 +1,7 @@
 """Accuracies per class and per method."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -75,7 +76,7 @@ def _grouped_bars(ax: Axes, groups: Sequence[Bars], step: float, width: float) -
     drawn = []
     for i, (label, values, colour, hatch) in enumerate(groups):
         centres = np.arange(len(values)) + (i - (len(groups) - 1) / 2) * step
-        style = {"color": COLOURS[colour], "hatch": hatch, "edgecolor": "white"}
+        style: dict[str, Any] = {"color": COLOURS[colour], "hatch": hatch, "edgecolor": "white"}
         drawn.append(ax.bar(centres, np.asarray(values), width, label=label, **style))
     return drawn
 

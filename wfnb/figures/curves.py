@@ -1,6 +1,7 @@
 """Curves over steps, epochs and shares of gates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,8 +30,9 @@ def history_curves(history: pd.DataFrame, columns: Sequence[str] | None = None, 
     for ax, names in zip(axes, groups, strict=False):
         for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
             values = history[name].dropna()
-            style = {"marker": marker, "markersize": 4, "markevery": max(len(values) // 12, 1)}
-            ax.plot(values.index, values, color=colour, label=name, **style)
+            style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4}
+            every = max(len(values) // 12, 1)
+            ax.plot(values.index, values, label=name, markevery=every, **style)
         if "best_step" in history.attrs:
             ax.axvline(history.attrs["best_step"], color="0.6", linestyle=":", label="kept")
         ax.set_xlabel(history.index.name or "step")
@@ -53,11 +55,11 @@ def relearn_curves(curves: pd.DataFrame, target: float, ax: Axes | None = None) 
         table = own.pivot(index="epoch", columns="class", values="accuracy_pct")
         table = table.reindex(range(last + 1)).ffill()
         ax.plot(table.index, table, color=COLOURS[i], linewidth=0.5, alpha=0.35)
-        style = {"marker": MARKERS[i], "markevery": max(last // 10, 1), "markersize": 5}
+        style: dict[str, Any] = {"marker": MARKERS[i], "markevery": max(last // 10, 1), "markersize": 5}
         ax.plot(table.index, table.mean(axis=1), color=COLOURS[i], linewidth=2, label=method, **style)
     ax.axhline(target, color="0.4", linestyle=":", label="original")
     ax.set(xlabel="epochs of 500 images", ylabel="accuracy on the forgotten class, %", ylim=(-3, 103))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     return ax
 
@@ -93,7 +95,7 @@ def _draw_orders(ax: Axes, curves: pd.DataFrame) -> None:
     }
     for order, (label, colour, line, marker) in styles.items():
         score = curves[curves["order"] == order].groupby("fraction")["score"].agg(["mean", "std"]).fillna(0)
-        style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 3.5}
+        style: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker, "markersize": 3.5}
         ax.plot(score.index, score["mean"], label=label, **style)
         low = (score["mean"] - score["std"]).clip(0)
         high = (score["mean"] + score["std"]).clip(upper=1)

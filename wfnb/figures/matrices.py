@@ -1,6 +1,7 @@
 """Heat maps of confusions, correlations of rows and gates, and the graph of filters that classes share."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def _heat_map(
     ylabel: str,
     label: str,
     ax: Axes | None,
-    style: Mapping[str, object],
+    style: Mapping[str, Any],
 ) -> Axes:
     """A heat map of a (K, K) table; up to 20 classes with their names and the values."""
     import seaborn as sns
@@ -153,14 +154,14 @@ def _draw_graph(
     ax: Axes, shared: Mapping[int, Sequence[int]], class_names: Sequence[str], names: Sequence[str]
 ) -> None:
     """Classes at the left, filters at the right, a line where a class has a filter."""
-    offset = {"textcoords": "offset points", "va": "center"}
+    offset: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
     heights = np.linspace(0, max(len(shared) - 1, 1), len(class_names)) if len(class_names) > 1 else [0]
     for c, (name, height) in enumerate(zip(class_names, heights, strict=True)):
         colour, line = COLOURS[c % 10], ("-", "--", ":", "-.")[c % 4]
         for row, classes in enumerate(shared.values()):
             if c in classes:
                 ax.plot([0, 1], [height, row], linewidth=1.4, alpha=0.9, color=colour, linestyle=line)
-        edge = {"markeredgecolor": "black", "markeredgewidth": 0.5}
+        edge: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.5}
         ax.plot(0, height, MARKERS[c % 10], color=colour, markersize=8, zorder=3, **edge)
         ax.annotate(name, (0, height), (-9, 0), ha="right", fontsize=9, **offset)
     for row, f in enumerate(shared):
@@ -182,7 +183,9 @@ def _draw_shared_gates(
     if shared:
         image = draw_gates(ax, gates[:k, list(shared)].T)
         dots = [(c, row) for row, classes in enumerate(shared.values()) for c in classes if c < k]
-        ax.scatter(*zip(*dots, strict=True), s=9, color="white", edgecolor="black", linewidth=0.6)
-        shrink = min(1.0, 3.0 / ax.figure.get_figheight())
+        x, y = zip(*dots, strict=True)
+        ax.scatter(x, y, s=9, color="white", edgecolor="black", linewidth=0.6)
+        figure = ax.figure.figure  # the whole figure, also of axes in a subfigure
+        shrink = min(1.0, 3.0 / figure.get_figheight())
         ax.figure.colorbar(image, ax=ax, label="gate", shrink=shrink)
     ax.tick_params(axis="y", left=False, labelleft=False)

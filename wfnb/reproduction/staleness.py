@@ -189,9 +189,7 @@ def _parsed(module: str, source: str) -> _Module:
     imports = _imports(module, (part for statement in unscoped for part in ast.walk(statement))) | _lazy(tree)
     named: dict[str, list[_Definition]] = {}
     unnamed: list[_Definition] = []
-    for statement in tree.body:
-        if _ignored(statement):
-            continue
+    for statement in [one for one in tree.body if not _ignored(one)]:
         names = _bound(statement) - imports.keys()
         for name in names:
             before = named.setdefault(name, [])
@@ -210,8 +208,8 @@ def _bound(statement: ast.stmt) -> set[str]:
         if isinstance(part, _SCOPES):
             bound.add(part.name)
         elif isinstance(getattr(part, "ctx", None), ast.Store):
-            bound.add((_dotted(part) or ("",))[0])
-    return bound - {""}
+            bound.update(_dotted(part)[:1])
+    return bound
 
 
 def _imports(module: str, nodes: Iterable[ast.AST]) -> dict[str, Names]:
@@ -224,9 +222,8 @@ def _imports(module: str, nodes: Iterable[ast.AST]) -> dict[str, Names]:
                 found |= {alias.asname: (alias.name,)} if alias.asname else {first: (first,)}
         elif isinstance(node, ast.ImportFrom):
             if node.level or node.names[0].name == "*":
-                raise ValueError(
-                    f"{module}, line {node.lineno}: only 'from package.module import name' can be followed."
-                )
+                place = f"{module}, line {node.lineno}"
+                raise ValueError(f"{place}: only 'from package.module import name' can be followed.")
             found |= {alias.asname or alias.name: (str(node.module), alias.name) for alias in node.names}
     return {name: target for name, target in found.items() if target != (module, name)}  # a submodule
 
@@ -235,20 +232,16 @@ def _lazy(tree: ast.Module) -> dict[str, Names]:
     """The names that ``wfnb/__init__.py`` imports at first use."""
     found: dict[str, Names] = {}
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and _bound(statement) & {"_OBJECTS", "_MODULES"}:
+        if isinstance(statement, ast.Assign) and (bound := _bound(statement) & {"_OBJECTS", "_MODULES"}):
             table = ast.literal_eval(statement.value)
-            found |= {
-                name: (module, name) if "_OBJECTS" in _bound(statement) else (module,)
-                for name, module in table.items()
-            }
+            found |= {name: (m, name) if "_OBJECTS" in bound else (m,) for name, m in table.items()}
     return found
 
 
 def _definition(module: str, name: str, node: ast.AST) -> _Definition:
     methods: list[_Definition] = []
-    bases: tuple[Names, ...] = ()
+    bases = tuple(_dotted(base) or ("",) for base in getattr(node, "bases", ()))
     if isinstance(node, ast.ClassDef):
-        bases = tuple(_dotted(base) or ("",) for base in node.bases)
         for part in (part for part in node.body if isinstance(part, _FUNCTIONS)):
             twin = f"#{len(methods)}" if any(m.name == f"{name}.{part.name}" for m in methods) else ""
             methods.append(_definition(module, f"{name}.{part.name}{twin}", part))
