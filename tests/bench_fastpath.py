@@ -31,13 +31,18 @@ class _PlainGated:
         return out * scale if shift is None else torch.addcmul(shift.to(out.dtype), out, scale)
 
 
+GATES = fastpath.FastPath.gates
+
+
 def _layer_by_layer(path: fastpath.FastPath, choice) -> fastpath.FastGates:
     """``FastPath.gates``, one layer after the other."""
-    norms = {layer: norm for layer, norm in path.norms.items() if fastpath._can_fold(layer, norm)}
+    with mock.patch.object(fastpath, "_gates", return_value={}):
+        fast = GATES(path, choice)
     gates = {}
     for layer in path.layers:
-        gates |= fastpath._gates([layer], {layer: norms[layer]} if layer in norms else {}, choice)
-    return fastpath.FastGates(gates, dict.fromkeys(norms.values(), True), path.overwritten)
+        folded = {layer: fast.folded[layer]} if layer in fast.folded else {}
+        gates |= fastpath._gates([layer], folded, choice)
+    return fast._replace(by_layer=gates)
 
 
 @contextlib.contextmanager
