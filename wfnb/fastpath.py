@@ -1,15 +1,20 @@
 """The gates of a pass of the whole network: the values of ``WeightFilter.forward``, gradients too, but faster.
 
-Four tricks, and what each saves on a CPU (``runs/bench/fastpath.json``, by ``make bench-fastpath``):
+Four tricks. Each saving is that of a two-core CPU, for ResNet-20, ResNet-18, VGG-16 and ViT-T
+(``runs/bench/fastpath.json``, by ``make bench-fastpath``); a pass or a step has 64 images.
 
 - All gates at once (``_gates``): the chosen rows of all layers are gathered and put through the sigmoid in
-  one tensor. Small tensors are launch-bound. TODO1
+  one tensor. Saves 10 to 39 % of a pass of one image and at most 6 % of a larger one. An untraining step of
+  ResNet-18 has 477 torch operations instead of 781: a GPU is launch-bound there.
 - Batch norm folded (``_affine``): in eval mode a batch norm is affine, so gate and norm are one multiply-add.
-  TODO2
+  Saves 9 to 25 % of a pass of one image and up to 9 % of a larger one, if there are batch norms.
 - One row in the weight (``FastGates.filtered``): one row for all images is multiplied into the weight, where
-  a channel has fewer weights than output values. TODO3
-- Backward by the output (``_Gated``): one row per image saves the gated output, which the next layer saves
-  anyway, and not the layer's own output. TODO4
+  a channel has fewer weights than output values. Saves 2 to 6 % of a pass.
+- Backward by the output (``_Gated``): one row per image saves the gated output for the backward pass, not
+  the layer's own output. Saves 3 to 5 % of an untraining step, and at most 2 % of its memory.
+
+The last two save less than a tenth. They stay as long as finished runs should stay bit-identical: without
+them, sums are taken in another order.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
