@@ -255,3 +255,14 @@ def test_timm_networks_with_gradient_checkpointing(randomised):
     other = wfnb.WFNet(net, 5)
     other.load_state_dict(wf.state_dict())
     assert_same(gradients(other(x, forget=rows).square().sum(), other), expected)
+
+
+def test_a_compiled_network_follows_the_choice(randomised, network, images):
+    wf = randomised(wfnb.WFNet(network("plain"), 5))
+    compiled = torch.compile(wf, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        for forget in (None, 2, ROWS, None):
+            expected = wf(images, forget=forget)
+            torch.testing.assert_close(compiled(images, forget=forget), expected, rtol=0, atol=1e-12)
+            with wf.forgetting(forget):
+                torch.testing.assert_close(compiled(images), expected, rtol=0, atol=1e-12)
