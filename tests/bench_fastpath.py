@@ -1,4 +1,5 @@
-"""What each trick of ``wfnb.fastpath`` saves: the time without it over the time with it, by turns in one process.
+"""What each trick of ``wfnb.fastpath`` saves: the time without it over the time with it, by turns in one
+process.
 
 ``make bench-fastpath`` keeps ``runs/bench/fastpath.json``. Memory is that of a step's tensors at their peak.
 """

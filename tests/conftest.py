@@ -104,7 +104,9 @@ class Normed(nn.Module):
 
 
 class InPlace(nn.Module):
-    """Gated outputs that are changed in place: without a batch norm, behind one, and as the start of a sum; and one that is not."""
+    """Gated outputs that are changed in place: without a batch norm, behind one, and as the start of a sum;
+    and one that is not.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +150,9 @@ _NETWORKS = {
 
 
 def _network(name: str) -> nn.Module:
-    """A network of random weights and random batch-norm statistics, in float64 and eval mode; images are (B, 3, 8, 8), K = 5."""
+    """A network of random weights and random batch-norm statistics, in float64 and eval mode; images are (B,
+    3, 8, 8), K = 5.
+    """
     net = _NETWORKS[name]().double().eval()
     with torch.no_grad():
         for value in net.state_dict().values():

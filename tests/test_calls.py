@@ -1,4 +1,6 @@
-"""The choice of rows belongs to the call: threads, asyncio tasks and recomputation get the rows of their own call."""
+"""The choice of rows belongs to the call: threads, asyncio tasks and recomputation get the rows of their own
+call.
+"""
 
 import asyncio
 import copy
@@ -79,7 +81,9 @@ def test_a_copy_starts_as_the_original(wf, images):
 
 
 class Checkpointed(nn.Module):
-    """Three blocks, each recomputed in the backward pass: a convolution with its batch norm, as in a residual network."""
+    """Three blocks, each recomputed in the backward pass: a convolution with its batch norm, as in a residual
+    network.
+    """
 
     def __init__(self, recompute=True, reentrant=False):
         super().__init__()

@@ -1,6 +1,7 @@
 """The fast path gives the values and gradients of the plain forward of each layer, in float64.
 
-The plain forward runs where ``wf.model`` is called alone within ``forgetting``; the fast path where ``wf`` itself is called.
+The plain forward runs where ``wf.model`` is called alone within ``forgetting``; the fast path where ``wf``
+itself is called.
 """
 
 import pytest

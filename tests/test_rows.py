@@ -1,4 +1,6 @@
-"""A batch of mixed rows equals a network of explicitly masked weights for each image (paper, Eq. 2 and Algorithm 1)."""
+"""A batch of mixed rows equals a network of explicitly masked weights for each image (paper, Eq. 2 and
+Algorithm 1).
+"""
 
 import copy
 import itertools
@@ -19,7 +21,9 @@ ROWS = torch.tensor([0, 4, 2, 2, 1, 3, 0])
 
 
 def masked_network(net, tables, classes):
-    """A copy of ``net`` whose weights and biases were scaled channel by channel, in a loop, by the lowest gate of the classes' rows."""
+    """A copy of ``net`` whose weights and biases were scaled channel by channel, in a loop, by the lowest
+    gate of the classes' rows.
+    """
     masked = copy.deepcopy(net)
     state = masked.state_dict()
     layers = [name for name in tables if f"{name}.weight" in state]
@@ -326,7 +330,9 @@ def test_bad_choices_are_refused_everywhere(forget, error, words, net, images):
 def test_the_gate_of_a_row_an_image_has_the_gradients_of_a_product(
     shape, spread, factor, shifted, ours, overwritten
 ):
-    """``_Gated`` and ``_Logits`` share a backward pass of their own; the straightforward product and sum are the reference (float64)."""
+    """``_Gated`` and ``_Logits`` share a backward pass of their own; the straightforward product and sum are
+    the reference (float64).
+    """
     torch.manual_seed(0)
     inputs = [torch.randn(shape, dtype=torch.float64), 3 * torch.randn(spread, dtype=torch.float64)]
     inputs += [torch.randn(spread, dtype=torch.float64)] * (shifted == "yes")

@@ -1,4 +1,6 @@
-"""The layout of the package: which module may import which, sizes that can be read in one sitting, and the public names."""
+"""The layout of the package: which module may import which, sizes that can be read in one sitting, and the
+public names.
+"""
 
 import ast
 import subprocess

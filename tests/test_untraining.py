@@ -1,4 +1,6 @@
-"""One untraining run: the network frozen, the same seed the same rows, the best rows kept whatever happens."""
+"""One untraining run: the network frozen, the same seed the same rows, the best rows kept whatever
+happens.
+"""
 
 import copy
 import json
@@ -265,7 +267,9 @@ def test_the_logits_of_the_original_are_computed_once_an_image(model, digits, mo
 
 
 def rig(monkeypatch, scores):
-    """Let the checks report these scores, one after the other, whatever the rows are; returns the rows seen at each check."""
+    """Let the checks report these scores, one after the other, whatever the rows are; returns the rows seen
+    at each check.
+    """
     seen = []
 
     def check(wf, *args, **kwargs):

@@ -19,9 +19,7 @@ def shapes(model: nn.Module) -> dict[str, list[int]]:
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over names and values of a network's parameters and buffers, whatever their device, memory
-    format and precision.
-    """
+    """SHA-256 over names and values of parameters and buffers, for any device, memory format and dtype."""
     sha = hashlib.sha256()
     for name, value in model.state_dict().items():
         sha.update(name.encode())
@@ -86,9 +84,7 @@ def read(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def check_architecture(path: Path, about: Mapping[str, dict[str, list[int]]], model: nn.Module) -> None:
-    """Raise ``ValueError`` unless ``model`` has the parameters and buffers of the network that the file was
-    made for.
-    """
+    """Raise ``ValueError`` unless ``model`` has the parameters and buffers of the file's network."""
     there, here = about["network"], shapes(model)
     odd = next((name for name in {**there, **here} if there.get(name) != here.get(name)), None)
     if odd is not None:

@@ -20,8 +20,7 @@ def check_choice(what: str, value: object, allowed: Iterable[str]) -> None:
 
 
 def check_type(what: str, value: object, example: T) -> T:
-    """``value``, which must be of exactly the type of ``example``; an int is converted where ``example`` is a
-    float.
+    """``value``, of exactly the type of ``example``; an int is converted to a float if that is one.
 
     Raises:
         TypeError: ``value`` is of another type.

@@ -31,8 +31,7 @@ def as_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """The model of a GPU; or the model of this machine's processor, and the vector instructions that torch
-    uses on it.
+    """The model of a GPU, or of this machine's processor with the vector instructions that torch uses.
 
     Vector instructions change the last digits of results, and with them the course of training.
     """
@@ -46,9 +45,7 @@ def device_name(device: torch.device) -> str:
 
 
 def autocast(device: torch.device, cpu: bool = False) -> torch.autocast:
-    """bfloat16 on a GPU; on a CPU only with ``cpu``, since not every processor and network is faster with
-    it.
-    """
+    """bfloat16 on a GPU; on a CPU only if ``cpu``, since not every network is faster with it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or cpu)
 
 

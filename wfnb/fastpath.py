@@ -1,4 +1,4 @@
-"""The gates of a pass of the whole network: the values of ``WeightFilter.forward``, gradients too, but faster.
+"""The gates of a pass of the whole network: values and gradients of ``WeightFilter.forward``, but faster.
 
 Four tricks. Each saving is that of a two-core CPU, for ResNet-20, ResNet-18, VGG-16 and ViT-T
 (``runs/bench/fastpath.json``, by ``make bench-fastpath``); a pass or a step has 64 images.
@@ -128,9 +128,7 @@ class _OneByOne(dict):
 
 
 def _is_plain(base: nn.Module) -> bool:
-    """Whether the forward is torch's own, without hooks: a masked weight and the output's memory can be used
-    directly.
-    """
+    """Whether the forward is torch's own, without hooks: it can take a masked weight; its output is ours."""
     plain = nn.Conv2d if isinstance(base, nn.Conv2d) else nn.Linear
     own = type(base).forward is not plain.forward or "forward" in base.__dict__
     return not (own or base._forward_hooks or base._forward_pre_hooks)
@@ -224,12 +222,13 @@ class _Logits(torch.autograd.Function):
 
 
 class _Gated(torch.autograd.Function):
-    """``scale * out + shift`` for ``scale = factor * sigmoid(alpha)``; the gradient of alpha goes to
-    ``logits``.
+    """``scale * out + shift`` for ``scale = factor * sigmoid(alpha)``.
+
+    The gradient of alpha goes to ``logits``, none to ``scale``: ``factor`` is constant (frozen batch norm).
 
     Backward uses ``d result / d alpha = (1 - sigmoid(alpha)) * (result - shift)``: it saves ``result``, which
     the next layer saves anyway, and leaves the first factor to ``_Logits``. ``result`` takes the memory of
-    ``out`` if that is ``reuse_memory`` (nothing else holds it). Where the next operation changes ``result`` in
+    ``out`` if ``reuse_memory`` (nothing else holds it). Where the next operation changes ``result`` in
     place (``overwritten``), ``out`` is saved.
 
     Shapes: ``out`` (B, C, H, W) with ``logits``, ``scale``, ``shift`` (B, C, 1, 1) and a constant ``shift``

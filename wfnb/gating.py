@@ -42,8 +42,9 @@ class Choice(NamedTuple):
     fast: "FastGates | None" = None
 
     def gates(self, tables: Sequence[Tensor]) -> Tensor:
-        """``sigmoid(alpha)`` of the chosen row: (C,) for one row for all images, (B, C) for one row per image;
-        tables side by side.
+        """The gates ``sigmoid(alpha)`` of the chosen row, the tables concatenated.
+
+        (C,) for one row for all images, (B, C) for one row per image.
 
         Several classes take the lowest of their gates, channel by channel: what one of them closes is closed.
         The rule does not depend on order or repetition and stays within the trained range; the product closes
@@ -58,7 +59,7 @@ class Choice(NamedTuple):
         return functools.reduce(torch.minimum if self.combine == "min" else torch.mul, gates)
 
     def rows(self, tables: Sequence[Tensor]) -> Tensor:
-        """(B, C), ``alpha`` of each image's row, tables side by side."""
+        """(B, C), ``alpha`` of each image's row, the tables concatenated."""
         return torch.cat([F.embedding(self.forget, table) for table in tables], 1)
 
 
@@ -66,9 +67,7 @@ ORIGINAL = Choice()
 
 
 class ChoiceContext:
-    """The choice of one network, which its layers read. A copied or unpickled network starts as the
-    original.
-    """
+    """The choice of one network, which its layers read; a copied or unpickled network has none."""
 
     def __init__(self) -> None:
         self._variable: ContextVar[Choice] = ContextVar("choice", default=ORIGINAL)
@@ -111,7 +110,7 @@ class ChoiceContext:
         output.grad_fn.metadata[self] = choice
 
     def _of_recomputed_call(self) -> Choice | None:
-        """The recorded choice that is nearest to the running node of the backward pass, towards the inputs."""
+        """The recorded choice nearest to the running node of the backward pass, towards the inputs."""
         running = torch._C._current_autograd_node()
         nodes, seen = deque([running]), set()
         while nodes:
@@ -126,7 +125,7 @@ class ChoiceContext:
 
     @staticmethod
     def _in_own_graph(choice: Choice, running: Any) -> Choice:
-        """Reentrant checkpointing runs one backward pass per segment, and the first would free shared gates."""
+        """Reentrant checkpointing runs a backward pass per segment: the first would free shared gates."""
         if choice.fast is None or running.name() != "CheckpointFunctionBackward":
             return choice
         return choice._replace(fast=choice.fast.one_by_one(choice))

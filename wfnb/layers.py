@@ -1,5 +1,4 @@
-"""Weight-filtering layers: a frozen layer and a table ``alpha`` with one row per class (paper, Eq. 2 and
-Algorithm 1).
+"""Weight-filtering layers: a frozen layer and a table ``alpha`` with one row per class (paper, Eq. 2).
 
 A gate is ``s = sigmoid(alpha)``. Row c masks the output channels (features) of the layer's weight ``W`` and
 bias ``b``::
@@ -99,9 +98,7 @@ class WeightFilter(Wrapper):
 
     @torch.no_grad()
     def masked(self, choice: Choice) -> nn.Module:
-        """``base`` with the weight ``s_w * W`` and the bias ``s_b * b`` of one row for all images (changes
-        ``base``).
-        """
+        """Replace the weight by ``s_w * W`` and the bias by ``s_b * b``, for one row; returns ``base``."""
         weight, bias = self.base.weight, self.base.bias
         weight_gate, bias_gate = self.gates(choice)
         # new parameters: layers that share a weight have gates of their own

@@ -27,9 +27,7 @@ __all__ = [
 
 
 class Terms(NamedTuple):
-    """Eq. 3 for one batch: the total, which is minimised, ``L_r``, and the mean ``L_f`` (both without
-    gradient).
-    """
+    """Eq. 3 for one batch: the total to minimise; ``L_r`` and the mean ``L_f``, without gradient."""
 
     total: Tensor
     retain: Tensor
@@ -112,9 +110,7 @@ def mean_of_reciprocals(loss_f: Tensor, eps: float) -> Tensor:
 
 
 def reciprocal_of_mean(loss_f: Tensor, eps: float) -> Tensor:
-    """``1 / (mean_i L_f,i + eps)``, as in the authors' code: a few images of huge loss can satisfy it while
-    others stay known.
-    """
+    """``1 / (mean_i L_f,i + eps)``, as in the authors' code: a few images of huge loss can satisfy it."""
     return 1 / (loss_f.mean() + eps)
 
 
@@ -132,8 +128,6 @@ def without_class(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def regulariser(alphas: Iterable[Tensor]) -> Tensor:
-    """``R(alpha)``: the mean of ``1 - sigmoid(alpha)`` per table, then over tables; in [0, 1], 0 with all gates
-    open.
-    """
+    """``R(alpha)``: the mean of ``1 - sigmoid(alpha)`` per table, averaged over tables; in [0, 1]."""
     # sum / numel: torch materialises the gradient of mean() as a full tensor, which is slow for 1,000 rows
     return 1 - torch.stack([torch.sigmoid(alpha).sum() / alpha.numel() for alpha in alphas]).mean()

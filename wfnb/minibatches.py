@@ -1,6 +1,4 @@
-"""The mini-batches of an untraining run, with each image's index in its set; and the original network's
-logits, cached by that index.
-"""
+"""The mini-batches of an untraining run, and the original network's logits, cached by image index."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -58,9 +56,7 @@ def batches_an_epoch(train: Dataset | DataLoader, batch_size: int) -> int:
 
 
 def check_data(name: str, data: Dataset | DataLoader, num_classes: int) -> None:
-    """Raise ``ValueError`` unless there are images and their labels (of a set that is not in memory, the
-    first 64) are in 0..K-1.
-    """
+    """Raise ``ValueError`` unless there are images with labels in 0..K-1 (if not in memory: the first 64)."""
     if len(data) == 0:
         raise ValueError(f"{name} holds no images.")
     labels = data.labels if isinstance(data, ImageSet) else next(iter(batches(data, 64)))[1]
@@ -94,9 +90,7 @@ class OriginalLogits:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, index: Tensor | None = None) -> Tensor:
-        """(n, K), the logits of ``images`` (n, C, H, W), which have the places ``index`` (n,) in their
-        set.
-        """
+        """(n, K), the logits of ``images`` (n, C, H, W), at ``index`` (n,) in their set."""
         if index is None:
             with autocast(images.device, self.bfloat16), self.wf.forgetting(None):
                 return self.wf(images).float()

@@ -30,8 +30,7 @@ __all__ = ["Forget", "WFNet"]
 
 
 class WFNet(nn.Module):
-    """A trained classifier with a table of gates, one row per class, on the output channels of each masked
-    layer.
+    """A trained classifier whose masked layers have a table of gates, one row per class.
 
     The network is copied, frozen and kept in eval mode (batch norm and dropout too); ``model`` itself stays
     as it is. Masked are the convolutions and the ``qkv`` projections, but not the patch embedding of a
@@ -187,9 +186,7 @@ class WFNet(nn.Module):
 
     @contextmanager
     def combining(self, rule: str) -> Iterator["WFNet"]:
-        """Within the context, the rows of several classes are combined by ``"min"`` (the default) or
-        ``"product"``.
-        """
+        """Within the context, rows of several classes are combined by ``"min"`` or ``"product"``."""
         check_choice("rule for several classes", rule, ["min", "product"])
         with self._context.set(self._context.choice._replace(combine=rule, fast=None)):
             yield self
@@ -209,9 +206,7 @@ class WFNet(nn.Module):
         }
 
     def alphas(self) -> dict[str, nn.Parameter]:
-        """All trainable tables by layer name (``NAME.bias`` for separate bias gates), each with one row a
-        class.
-        """
+        """All trainable tables, (K, C_out) by layer name; separate bias gates as ``NAME.bias``."""
         tables = {}
         for name, layer in self.filters.items():
             tables[name] = layer.alpha
@@ -221,9 +216,7 @@ class WFNet(nn.Module):
 
     @torch.no_grad()
     def gates(self, forget: Forget) -> dict[str, Tensor]:
-        """The gates in [0, 1] by the names of ``alphas()``: (C_out,), or (B, C_out) for rows; ones where
-        nothing is forgotten.
-        """
+        """The gates by the names of ``alphas()``: (C_out,), or (B, C_out) for rows; 1 for the original."""
         choice = self._choice_of(forget)
         return {
             name: torch.ones_like(table[0]) if choice.forget is None else choice.gates([table])
@@ -231,9 +224,7 @@ class WFNet(nn.Module):
         }
 
     def gate_tables(self, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The gates of all classes as arrays, (K, C_out) per layer; by default of the first, a middle and the
-        last layer.
-        """
+        """The gates of all classes, (K, C_out) per layer; by default of the first, a middle and the last."""
         tables = self.alphas()
         if layers is None:
             names = [name for name in tables if not name.endswith(".bias")]
@@ -278,9 +269,7 @@ class WFNet(nn.Module):
         return f"<p>{self._headline()}</p>{self.summary().to_html(border=0)}"
 
     def train(self, mode: bool = True) -> "WFNet":
-        """Set the mode of the wrapper alone: the network stays in eval mode, so batch norm and dropout are
-        frozen.
-        """
+        """Set the mode of the wrapper alone: the network stays in eval mode."""
         super().train(False)
         self.training = mode
         return self
@@ -293,8 +282,7 @@ class WFNet(nn.Module):
         return self._unwrapped(lambda layer: layer.base)
 
     def merge(self, forget: Forget) -> nn.Module:
-        """A new plain module that behaves as ``wf(x, forget=forget)``, with the module tree and state-dict
-        keys of the original.
+        """A new plain module that behaves as ``wf(x, forget=forget)``, with the original's state-dict keys.
 
         Weights and biases are scaled per output channel; nothing of wfnb remains, and this network stays as
         it is. The class is
@@ -319,8 +307,7 @@ class WFNet(nn.Module):
         return copied.model
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the tables to a safetensors file, with what ``load`` needs to recognise the network; complete
-        or not at all.
+        """Write the tables and what identifies their network to a safetensors file, atomically.
 
         Raises:
             FileNotFoundError: The folder does not exist.

@@ -1,6 +1,4 @@
-"""Settings: how an original is trained, and how it is untrained (as the paper prints it, as the authors' code
-does it, and ours).
-"""
+"""The settings of training an original and of untraining it: the paper's, the authors' code's, and ours."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -190,8 +188,7 @@ RECIPES = {
 
 
 def named_recipe(recipe: str | Recipe, attention: bool = False) -> Recipe:
-    """The recipe of that name, in its form for convolutions or for attention projections; a ``Recipe`` is
-    returned as it is.
+    """The recipe of that name, for convolutions or attention; a ``Recipe`` is returned as it is.
 
     Raises:
         ValueError: The name is unknown.

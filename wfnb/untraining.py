@@ -1,5 +1,4 @@
-"""One untraining run fills all rows of a WFNet (paper, "Training"): Eq. 3 with label expansion, on the tables
-``alpha`` alone.
+"""One untraining run trains all rows of a WFNet: Eq. 3 with label expansion (paper, "Training").
 
 Read ``untrain`` first (the loop), then ``untraining_step`` (one step of descent) and ``wfnb.losses`` (Eq. 3,
 label expansion).
@@ -34,9 +33,7 @@ __all__ = [
 
 
 class NotFiniteError(ValueError):
-    """The loss became NaN or infinite. The best rows so far are in the network; ``history`` holds the checks
-    so far.
-    """
+    """The loss became NaN or infinite; the network has the best rows so far, ``history`` the checks."""
 
     def __init__(self, message: str, history: "pd.DataFrame") -> None:
         super().__init__(message)

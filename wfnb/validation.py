@@ -25,8 +25,7 @@ VAL_IMAGES = 1000  # of a check, each seen twice: under its own row and under an
 
 
 class Checks:
-    """The checks of one run on validation images: the history, the best rows, and how long ago they were
-    found.
+    """The checks of one run on validation images: the history, and the best rows so far.
 
     Attributes:
         losses: (3,), the sums of what ``untraining_step`` returned since the last check.
@@ -92,9 +91,7 @@ class Checks:
 def validate(
     wf: WFNet, recipe: Recipe, val: Dataset | DataLoader, device: torch.device, original: OriginalLogits
 ) -> dict[str, float]:
-    """Loss, accuracies and probabilities on validation images, each under its own row and one other row (the
-    same at every check).
-    """
+    """Loss, accuracies and probabilities; each image under its own row and another (always the same)."""
     generator = torch.Generator().manual_seed(0)
     sums, count, tables = torch.zeros(6, dtype=torch.float64), 0, list(wf.alphas().values())
     for images, labels, index in with_index(val, None, device=device):

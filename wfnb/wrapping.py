@@ -86,9 +86,7 @@ def _named_layers(model: nn.Module, layers: Sequence[str]) -> dict[str, nn.Modul
 
 
 def norms_behind(model: nn.Module, found: Mapping[str, nn.Module]) -> dict[str, nn.BatchNorm2d]:
-    """By layer name, the batch norm that alone takes the layer's output; none where torch.fx cannot trace the
-    network.
-    """
+    """By layer name, the batch norm that is the only consumer; none if torch.fx cannot trace the network."""
     if not any(type(module) is nn.BatchNorm2d for module in model.modules()):
         return {}
     from torch.fx import Tracer
@@ -239,9 +237,7 @@ def _trial_batches(model: nn.Module, example: Tensor | None) -> Iterator[Tensor]
 
 
 def _scales_linearly(layer: nn.Module, x: Tensor) -> bool:
-    """Whether half the weight and half the bias give half the output (not so where a layer standardises its
-    own weight).
-    """
+    """Whether half the weight and bias give half the output; not so with weight standardisation."""
     from torch.func import functional_call
 
     halves = {"weight": layer.weight / 2} | ({"bias": layer.bias / 2} if layer.bias is not None else {})
