@@ -113,7 +113,7 @@ def test_history(model, digits):
     assert history.loc[2:, "loss"].notna().all()
 
 
-def test_history_plots_itself(model, digits):
+def test_history_curves_draw_the_columns(model, digits):
     import matplotlib
 
     matplotlib.use("agg")
