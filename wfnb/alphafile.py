@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -28,12 +28,19 @@ def digest(model: nn.Module) -> str:
 
 
 def write(
-    path: str | os.PathLike, tables: Mapping[str, Tensor], original: nn.Module, **about: object
+    path: str | os.PathLike,
+    tables: Mapping[str, Tensor],
+    original: nn.Module,
+    *,
+    layers: Sequence[str],
+    class_names: Sequence[str],
+    separate_bias: bool | None,
 ) -> Path:
-    """Write the tables and a description of the network they belong to, complete or not at all.
+    """Write the tables and a description of their network, atomically.
 
     Args:
-        about: What ``WFNet.load`` needs besides: layers, class names, ...
+        original: The network without gates.
+        layers, class_names, separate_bias: As ``WFNet`` takes them.
 
     Raises:
         FileNotFoundError: The folder does not exist.
@@ -43,7 +50,14 @@ def write(
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to save {path.name} in.")
-    description = {"schema": SCHEMA, "network": shapes(original), "weights_sha256": digest(original)} | about
+    description = {
+        "schema": SCHEMA,
+        "network": shapes(original),
+        "layers": list(layers),
+        "weights_sha256": digest(original),
+        "class_names": list(class_names),
+        "separate_bias": separate_bias,
+    }
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         values = {name: table.detach().cpu().contiguous() for name, table in tables.items()}

@@ -317,7 +317,7 @@ class WFNet(nn.Module):
             self.alphas(),
             self.original(),
             layers=list(self.filters),
-            class_names=list(self.class_names),
+            class_names=self.class_names,
             separate_bias=self._separate_bias,
         )
 
