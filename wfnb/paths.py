@@ -1,7 +1,8 @@
 """The project root, the data folder and the runs folder, and safe writing there.
 
 Notebooks, papermill and test runners start in different folders, so every path is resolved from the project
-root. ``WFNB_DATA`` moves the data folder and ``WFNB_RUNS`` the runs folder.
+root. ``WFNB_DATA`` moves the data folder, ``WFNB_RUNS`` the runs folder and ``WFNB_PUBLISHED`` the folder of
+published results.
 """
 
 import contextlib
@@ -10,7 +11,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["data_folder", "held", "notebooks_folder", "project_root", "runs_folder", "write_whole"]
+__all__ = [
+    "data_folder", "held", "notebooks_folder", "project_root", "published_folder", "runs_folder", "write_whole",
+]  # fmt: skip
 
 
 def project_root() -> Path:
@@ -29,6 +32,11 @@ def data_folder() -> Path:
 def runs_folder() -> Path:
     """``$WFNB_RUNS``, or ``runs/`` under the project root."""
     return Path(os.environ.get("WFNB_RUNS") or project_root() / "runs")
+
+
+def published_folder() -> Path:
+    """``$WFNB_PUBLISHED``, or ``runs/published/`` under the project root: results that the repository holds."""
+    return Path(os.environ.get("WFNB_PUBLISHED") or project_root() / "runs" / "published")
 
 
 def notebooks_folder() -> Path:
