@@ -180,6 +180,7 @@ def runs_folder(tmp_path, monkeypatch) -> Path:
 def _isolate(monkeypatch, runs: Path) -> None:
     library = str(Path(wfnb.__file__).resolve().parent.parent)
     monkeypatch.setenv("WFNB_RUNS", str(runs))
+    monkeypatch.setenv("WFNB_PUBLISHED", str(runs / "published"))
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([library, *filter(None, [os.environ.get("PYTHONPATH")])])
     )

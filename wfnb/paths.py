@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
-    "data_folder", "held", "notebooks_folder", "project_root", "published_folder", "runs_folder", "write_whole",
+    "data_folder", "held", "notebooks_folder", "project_root", "published_folder", "runs_folder",
+    "write_whole",
 ]  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def runs_folder() -> Path:
 
 
 def published_folder() -> Path:
-    """``$WFNB_PUBLISHED``, or ``runs/published/`` under the project root: results that the repository holds."""
+    """``$WFNB_PUBLISHED``, or ``runs/published/`` under the project root."""
     return Path(os.environ.get("WFNB_PUBLISHED") or project_root() / "runs" / "published")
 
 

@@ -13,12 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wfnb.paths import project_root, runs_folder, write_whole
+from wfnb.paths import project_root, published_folder, runs_folder, write_whole
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.staleness import code_of
 from wfnb.reproduction.steps import STEPS
 
-__all__ = ["SCHEMA", "Finished", "MissingRunError", "accept", "code_hash", "finished", "found", "is_current"]
+__all__ = [
+    "SCHEMA", "Finished", "MissingRunError", "accept", "code_hash", "finished", "found", "is_current", "own",
+    "published",
+]  # fmt: skip
 
 SCHEMA = 1
 
@@ -32,62 +35,109 @@ class Finished:
 
     Attributes:
         cell: The cell that was run.
+        folder: Where its files are: the cell's own folder, or that of the published run.
         record: The contents of its ``run.json``.
         metrics: The contents of its ``metrics.json``.
     """
 
-    def __init__(self, cell: Cell, record: dict[str, Any]) -> None:
-        self.cell, self.record = cell, record
-        self.metrics = json.loads((cell.folder / "metrics.json").read_text(encoding="utf-8"))
+    def __init__(self, cell: Cell, folder: Path, record: dict[str, Any]) -> None:
+        self.cell, self.folder, self.record = cell, folder, record
+        self.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is the published run, not one of your own."""
+        return self.folder != self.cell.folder
 
     def file(self, name: str) -> Path:
-        """The path of one of its files."""
+        """The path of one of its files.
+
+        Raises:
+            MissingRunError: The run has no such file, or its large files are not published.
+        """
+        path = self.folder / name
         if name not in self.record["outputs"]:
             raise MissingRunError(
                 f"{self.cell.path} holds no {name}: make it again with: {self.cell.command()}"
             )
-        return self.cell.folder / name
+        if not path.is_file():
+            raise MissingRunError(
+                f"{name} of run {self.cell.path} is not published: make it with: {self.cell.command()}"
+            )
+        return path
 
 
 def finished(cell: Cell, file: str | None = None) -> Finished:
-    """The finished run of a cell.
+    """The finished run of a cell: your own, or else the published one.
 
     Args:
-        file: Check this file alone; the others may be missing, as weights of large runs are in a checkout.
+        file: Check this file alone.
 
     Raises:
-        MissingRunError: It is missing, of another schema version, or its files do not match its ``run.json``.
+        MissingRunError: There is neither, or the one there is damaged or of another schema version.
     """
-    path = cell.folder / "run.json"
+    if not (cell.folder / "run.json").is_file() and (published_folder() / cell.path / "run.json").is_file():
+        return published(cell)
+    return own(cell, file)
+
+
+def own(cell: Cell, file: str | None = None) -> Finished:
+    """Your own finished run of a cell; arguments and errors as for ``finished``."""
     remedy = f"make it with: {cell.command()}"
+    record = _record(cell, cell.folder, remedy)
+    for name in record["outputs"] if file is None else (file,):
+        if not (cell.folder / name).is_file():
+            raise MissingRunError(f"{name} of run {cell.path} is missing: {remedy}")
+        _check_hash(cell, cell.folder / name, record, remedy)
+    return Finished(cell, cell.folder, record)
+
+
+def published(cell: Cell) -> Finished:
+    """The published run of a cell; it may lack large files, such as the weights of large networks.
+
+    Raises:
+        MissingRunError: None is published, or a published file was changed.
+    """
+    folder = published_folder() / cell.path
+    record = _record(cell, folder, f"restore it with: git checkout -- {folder}")
+    for name in ("metrics.json", *record["outputs"]):
+        if name == "metrics.json" or (folder / name).is_file():
+            _check_hash(cell, folder / name, record, f"restore it with: git checkout -- {folder / name}")
+    return Finished(cell, folder, record)
+
+
+def _record(cell: Cell, folder: Path, remedy: str) -> dict[str, Any]:
+    """The contents of ``run.json`` in ``folder``."""
+    path = folder / "run.json"
     if not path.is_file():
-        raise MissingRunError(f"no finished run {cell.path}: {remedy}")
+        raise MissingRunError(f"no finished run {cell.path}: make it with: {cell.command()}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        schema, outputs = record["schema"], record["outputs"]
+        schema, _ = record["schema"], dict(record["outputs"])
     except (ValueError, TypeError, KeyError):
         raise MissingRunError(f"run.json of run {cell.path} is damaged: {remedy}") from None
     if schema != SCHEMA:
         raise MissingRunError(f"run {cell.path} is of schema {schema}, not {SCHEMA}: {remedy}")
-    for name in outputs if file is None else (file,):
-        output = cell.folder / name
-        if not output.is_file():
-            raise MissingRunError(f"{name} of run {cell.path} is missing: {remedy}")
-        if sha256(output) != outputs.get(name):
-            raise MissingRunError(f"{name} of run {cell.path} does not match its run.json: {remedy}")
-    return Finished(cell, record)
+    return record
+
+
+def _check_hash(cell: Cell, file: Path, record: dict[str, Any], remedy: str) -> None:
+    if not file.is_file() or sha256(file) != record["outputs"].get(file.name):
+        raise MissingRunError(f"{file.name} of run {cell.path} does not match its run.json: {remedy}")
 
 
 def found(step: str) -> list[Cell]:
-    """The cells of a step that have a ``run.json`` under the runs folder, by path; files are not checked."""
-    cells = []
-    for path in sorted(runs_folder().rglob("run.json")):
-        with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record.get("schema") == SCHEMA and record.get("step") == step:
-                cell = Cell.of(step, record["parameters"])
-                cells += [cell] if cell.folder == path.parent else []
-    return cells
+    """The cells of a step with a ``run.json``, own or published, by path; files are not checked."""
+    cells = {}
+    for root in (published_folder(), runs_folder()):
+        for path in root.rglob("run.json"):
+            with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
+                record = json.loads(path.read_text(encoding="utf-8"))
+                if record.get("schema") == SCHEMA and record.get("step") == step:
+                    cell = Cell.of(step, record["parameters"])
+                    if path.parent == root / cell.path:
+                        cells[cell.path] = cell
+    return [cells[path] for path in sorted(cells)]
 
 
 def is_current(cell: Cell) -> bool:
@@ -98,7 +148,7 @@ def is_current(cell: Cell) -> bool:
     if any(cell.folder.glob(".*.running-*.ipynb")):
         return False
     try:
-        record = finished(cell).record
+        record = own(cell).record
     except MissingRunError:
         return False
     hashes = {record["code"]["sha256"], *(note["sha256"] for note in record.get("accepted", []))}
@@ -120,7 +170,7 @@ def accept(cell: Cell, why: str) -> None:
         MissingRunError: The run is missing, or was made with other values of settings or from other inputs.
         ValueError: There is no reason.
     """
-    record = finished(cell).record
+    record = own(cell).record
     if not why.strip():
         raise ValueError("say why the change of code cannot change the numbers.")
     settings = _completed(record["settings"], _settings(cell))

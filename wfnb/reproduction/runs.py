@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wfnb.reproduction.answers import answer
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.inputs import RunInputs
 from wfnb.reproduction.notebooks import check_parameters, injected_parameters
@@ -35,6 +36,7 @@ from wfnb.reproduction.records import (
     found,
     input_hashes,
     is_current,
+    published,
     sha256,
 )
 
@@ -79,6 +81,16 @@ class Run(RunInputs):
     def __repr__(self) -> str:
         about = "  ".join(f"{name} {value}" for name, value in self.cell.parameters().items())
         return f"{self.cell.step}: {about}  on {self.device}\n-> {self.cell.path}"
+
+    def answer(self) -> None:
+        """Show the answer that the published run of the same cell gives, as Markdown."""
+        from IPython.display import Markdown, display
+
+        try:
+            text = answer(self.cell.step, published(self.cell).metrics)
+        except MissingRunError:
+            text = "No run of these settings is published."
+        display(Markdown(f"**Published answer.** {text}"))
 
     def finish(
         self,
