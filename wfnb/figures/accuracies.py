@@ -1,12 +1,13 @@
 """Accuracies per class and per method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from wfnb.figures.style import COLOURS, MARKERS, axes_or_new, long_names
@@ -41,21 +42,24 @@ def change_bars(
     return _class_bars(axes_or_new(ax, (8, 2.8)), groups, 0.4, 0.38, class_names)
 
 
-def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def method_bars(methods: Mapping[str, Mapping[str, Any]], ax: Axes | None = None) -> Axes:
     """Acc_r, Acc_f and probe recall of the forgotten class for each method, in percent.
 
     Args:
-        table: One row per method (the index); columns ``acc_r_pct``, ``acc_f_pct`` and ``probe_recall_pct``.
+        methods: By method, ``acc_r_pct``, ``acc_f_pct`` and ``probe_recall_pct``.
     """
     ax = axes_or_new(ax, (8, 3.4))
+    bars = [
+        ("other classes, accuracy (Acc_r)", "acc_r_pct", 2, "//"),
+        ("forgotten class, accuracy (Acc_f)", "acc_f_pct", 3, "xx"),
+        ("forgotten class, probe recall", "probe_recall_pct", 0, ".."),
+    ]
     groups = [
-        ("other classes, accuracy (Acc_r)", table["acc_r_pct"], 2, "//"),
-        ("forgotten class, accuracy (Acc_f)", table["acc_f_pct"], 3, "xx"),
-        ("forgotten class, probe recall", table["probe_recall_pct"], 0, ".."),
+        (label, [own[name] for own in methods.values()], colour, hatch) for label, name, colour, hatch in bars
     ]
     for drawn in _grouped_bars(ax, groups, 0.28, 0.28):
         ax.bar_label(drawn, fmt="%.1f", fontsize=7)
-    ax.set_xticks(np.arange(len(table)), [name.replace(" ", "\n") for name in table.index])
+    ax.set_xticks(np.arange(len(methods)), [name.replace(" ", "\n") for name in methods])
     ax.set(ylabel="%", ylim=(0, 108))
     _legend_above(ax, len(groups))
     return ax
@@ -64,7 +68,9 @@ def method_bars(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def _class_bars(
     ax: Axes, groups: Sequence[Bars], step: float, width: float, class_names: Sequence[str]
 ) -> Axes:
-    _grouped_bars(ax, groups, step, width)
+    for drawn in _grouped_bars(ax, groups, step, width):
+        if len(class_names) <= 20:
+            _label_low_bars(ax, drawn)
     ax.set_xticks(np.arange(len(class_names)), class_names, rotation=45 if long_names(class_names) else 0)
     ax.set(xlabel="class", ylabel="accuracy, %", ylim=(0, 105))
     _legend_above(ax, len(groups))
@@ -79,6 +85,13 @@ def _grouped_bars(ax: Axes, groups: Sequence[Bars], step: float, width: float) -
         style: dict[str, Any] = {"color": COLOURS[colour], "hatch": hatch, "edgecolor": "white"}
         drawn.append(ax.bar(centres, np.asarray(values), width, label=label, **style))
     return drawn
+
+
+def _label_low_bars(ax: Axes, drawn: BarContainer) -> None:
+    """Write the values of bars below 1 %, which are too low to be seen: a 0 is no missing bar."""
+    values = np.asarray(drawn.datavalues, dtype=float).tolist()
+    texts = ["" if value >= 1 else "0" if value == 0 else f"{value:.1f}" for value in values]
+    ax.bar_label(drawn, texts, padding=1, fontsize=8)
 
 
 def _legend_above(ax: Axes, columns: int) -> None:

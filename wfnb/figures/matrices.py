@@ -1,11 +1,10 @@
-"""Heat maps of confusions, correlations of rows and gates, and the graph of filters that classes share."""
+"""Heat maps of confusions, correlations of rows and heads, and the graph of filters that classes share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from wfnb.figures.style import COLOURS, MARKERS, axes_or_new, draw_gates, long_names
 
@@ -13,7 +12,6 @@ __all__ = [
     "confusion_difference",
     "confusion_matrix",
     "filter_graph",
-    "gate_matrix",
     "head_matrix",
     "row_similarity",
 ]
@@ -56,40 +54,29 @@ def _heat_map(
     ax: Axes | None,
     style: Mapping[str, Any],
 ) -> Axes:
-    """A heat map of a (K, K) table; up to 20 classes with their names and the values."""
+    """A heat map of a (K, K) table; up to 20 classes with their names and the values, zeros left blank."""
     import seaborn as sns
 
     k = min(len(class_names), 20)
     ax = axes_or_new(ax, (1.6 + 0.5 * k, 1.2 + 0.42 * k))
     written = len(class_names) <= 20
     names = list(class_names) if written else False
+    texts = (
+        np.array([[_number(value, style["fmt"]) for value in row] for row in values]) if written else False
+    )
     sns.heatmap(
-        values, ax=ax, annot=written, annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names,
-        cbar_kws={"label": label}, **style,
+        values, ax=ax, annot=texts, annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names,
+        cbar_kws={"label": label}, **(dict(style) | {"fmt": ""}),
     )  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.tick_params(axis="y", rotation=0)
     return ax
 
 
-def gate_matrix(gates: Mapping[str, np.ndarray], class_names: Sequence[str], axes=None) -> Sequence[Axes]:
-    """The gates of some layers: one picture per layer, classes by channels, 0 (closed) to 1 (open).
-
-    Channels are sorted by the standard deviation of their gates over classes, the largest first.
-
-    Args:
-        gates: Layer name to gates (K, C_out).
-    """
-    axes = np.atleast_1d(axes_or_new(axes, (8, 1.0 + 1.9 * len(gates)), len(gates), 1))
-    for ax, (name, table) in zip(axes, gates.items(), strict=True):
-        image = draw_gates(ax, table[:, np.argsort(-table.std(0), kind="stable")])
-        ax.set_yticks(range(len(class_names)), class_names, fontsize=7)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_title(name, fontsize=9, loc="left")
-        ax.set_ylabel("class forgotten")
-    axes[-1].set_xlabel("output channel, the most class-specific first")
-    axes[0].figure.colorbar(image, ax=list(axes), label="gate", shrink=0.8)
-    return axes
+def _number(value: float, form: str) -> str:
+    """A number as text; empty where all its digits are 0."""
+    text = format(value, form)
+    return text if text.strip("+-0.") else ""
 
 
 def head_matrix(
