@@ -4,7 +4,8 @@ A notebook opens with the answer of the published run (``Run.answer``). ``wfnb p
 the run that is being published into its executed notebook.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 __all__ = ["ANSWERS", "answer"]
@@ -22,19 +23,86 @@ def answer(step: str, metrics: Metrics) -> str:
 
 
 def _train(metrics: Metrics) -> str:
-    return ""
+    accuracies, classes = metrics["acc_f_per_class_pct"], metrics["classes"]
+    lowest = min(accuracies)
+    return (
+        f"The original classifies {metrics['test_accuracy_pct']:.2f} % of the test images correctly. "
+        f"The accuracy on single classes is lowest for class {classes[accuracies.index(lowest)]}: "
+        f"{lowest:.1f} %."
+    )
 
 
 def _untrain(metrics: Metrics) -> str:
-    return ""
+    text = (
+        f"Acc_r {metrics['acc_r_pct']:.2f} %, Acc_f {metrics['acc_f_pct']:.2f} % "
+        f"(means over {len(metrics['classes'])} classes, test images)."
+    )
+    if "probe_recall_pct" not in metrics:
+        return text
+    with_row, before = metrics["probe_recall_pct"], metrics["probe_recall_original_pct"]
+    return (
+        f"{text} A linear probe still recognises {with_row:.1f} % of the forgotten class's images, and "
+        f"{before:.1f} % in the original: {_points(with_row - before)}."
+    )
 
 
 def _baselines(metrics: Metrics) -> str:
-    return ""
+    methods = metrics["methods"]
+    accuracy = _listed(f"{name} {own['acc_f_pct']:.2f} %" for name, own in methods.items())
+    common = _common([own["classes"] for own in methods.values()])
+    recalls = {
+        name: dict(zip(own["classes"], own["probe_recall_per_class_pct"], strict=True))
+        for name, own in methods.items()
+    }
+    recall = _listed(f"{name} {fmean(own[c] for c in common):.1f} %" for name, own in recalls.items())
+    return (
+        f"Acc_f on test images (mean over a method's classes): {accuracy}. "
+        f"A linear probe's recall of {_classes(common)}, which every method has forgotten: {recall}."
+    )
 
 
 def _relearn(metrics: Metrics) -> str:
-    return ""
+    methods, cap = metrics["methods"], metrics["cap_epochs"]
+    common = _common([own["relearn_classes"] for own in methods.values()])
+    times = []
+    for name, own in methods.items():
+        epochs = dict(zip(own["relearn_classes"], own["relearn_per_class_epochs"], strict=True))
+        mean = fmean(epochs[c] for c in common)
+        times.append(f"{name} {mean:.1f}{' (the cap)' if mean == cap else ''}")
+    own = methods["WF-Net"]
+    count, failed = len(own["relearn_classes"]), own["relearn_failures"]
+    return (
+        f"Epochs of 500 images until {_classes(common)} is back, cap {cap}: {_listed(times)}. "
+        f"WF-Net over {count} classes: {own['relearn_epochs']:.1f} epochs on average"
+        + (f", {failed} not relearned within the cap." if failed else ".")
+    )
+
+
+def _points(difference: float) -> str:
+    """A difference of percentages: "5.1 points fewer"."""
+    if abs(difference) < 0.05:
+        return "no difference"
+    return f"{abs(difference):.1f} points {'fewer' if difference < 0 else 'more'}"
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """ "a, b and c"."""
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _common(groups: Sequence[Sequence[int]]) -> list[int]:
+    """The classes that all groups hold, in ascending order."""
+    return sorted(set.intersection(*map(set, groups)))
+
+
+def _classes(classes: Sequence[int]) -> str:
+    """ "class 3", or "a class (mean of 0, 3 and 4)", or of more than four "a class (mean of 10 classes)"."""
+    if len(classes) == 1:
+        return f"class {classes[0]}"
+    return (
+        f"a class (mean of {_listed(map(str, classes)) if len(classes) < 5 else f'{len(classes)} classes'})"
+    )
 
 
 def _insertion(metrics: Metrics) -> str:
