@@ -12,7 +12,7 @@ perfect by accuracy. Shuffled gates close as many channels as the trained ones, 
 import copy
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -33,8 +33,8 @@ from wfnb.progress import Progress
 from wfnb.recipes import Training
 
 __all__ = [
-    "FineTuned", "best_rate", "fine_tune", "load", "logit_mask", "packed", "random_gates", "rate_grid",
-    "retrain", "split_class",
+    "FineTuned", "best_rate", "fine_tune", "fine_tune_classes", "load", "logit_mask", "packed",
+    "random_gates", "rate_grid", "retrain", "shuffle_seeds", "split_class",
 ]  # fmt: skip
 
 METHODS = ("random_labels", "negative_gradients")
@@ -140,6 +140,21 @@ def fine_tune(
     return best
 
 
+def fine_tune_classes(
+    model: nn.Module,
+    train: Dataset,
+    val: Dataset,
+    classes: Iterable[int],
+    method: str,
+    lr: float,
+    *,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> dict[int, FineTuned]:
+    """``fine_tune`` for each of ``classes``, each from ``model`` anew; by class."""
+    return {c: fine_tune(model, train, val, c, method, lr, batch_size=batch_size, seed=seed) for c in classes}
+
+
 def _descend(
     network: nn.Module, forget: Dataset, method: str, lr: float, batch_size: int, seed: int
 ) -> Iterator[int]:
@@ -185,10 +200,10 @@ def rate_grid(
     """
     grid = []
     for lr in Progress(RATES, f"choose a rate ({method})"):
-        tried = [
-            fine_tune(model, train, val, c, method, lr, batch_size=batch_size, seed=seed) for c in classes
-        ]
-        scores, steps = zip(*((one.score, one.steps) for one in tried), strict=True)
+        found = fine_tune_classes(
+            model, train, val, classes, method, lr, batch_size=batch_size, seed=seed
+        ).values()
+        scores, steps = [one.score for one in found], [one.steps for one in found]
         grid.append({"lr": lr, "score": fmean(scores), "steps": fmean(steps)})
     return grid
 
@@ -234,6 +249,15 @@ def random_gates(wf: WFNet, seed: int = 0) -> WFNet:
             if table is not None:
                 table.copy_(table.gather(1, order))
     return shuffled
+
+
+def shuffle_seeds(seed: int, count: int = 5) -> list[int]:
+    """Seeds for ``count`` shuffles of a run (``random_gates``): the run's own, then others of no other run.
+
+    >>> shuffle_seeds(2)
+    [2, 2001, 2002, 2003, 2004]
+    """
+    return [seed] + [1000 * seed + i for i in range(1, count)]
 
 
 def packed(networks: Mapping[int, nn.Module]) -> dict[str, Tensor]:

@@ -3,12 +3,19 @@
 from wfnb.metrics.insertion import InsertionDeletion, insertion_deletion
 from wfnb.metrics.per_class import class_table
 from wfnb.metrics.probe import linear_probe_recall
-from wfnb.metrics.relearn import RelearnTime, relearn_curves, relearn_summary, relearn_time
+from wfnb.metrics.relearn import (
+    RelearnTime,
+    relearn_curves,
+    relearn_summary,
+    relearn_time,
+    relearn_times,
+)
 from wfnb.metrics.retain_forget import RetainForget, retain_forget_accuracy
 from wfnb.metrics.scores import (
     class_accuracy,
     each_row,
     forgetting_scores,
+    mean_over_shuffles,
     original_scores,
     pair_scores,
     probe_recalls,
@@ -29,6 +36,7 @@ __all__ = [
     "forgetting_scores",
     "insertion_deletion",
     "linear_probe_recall",
+    "mean_over_shuffles",
     "original_scores",
     "pair_scores",
     "predict",
@@ -37,6 +45,7 @@ __all__ = [
     "relearn_curves",
     "relearn_summary",
     "relearn_time",
+    "relearn_times",
     "retain_forget_accuracy",
     "unlearning_scores",
     "zrf",

@@ -24,6 +24,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -37,7 +38,7 @@ from wfnb.net import WFNet
 from wfnb.originals.images import batches, subset
 from wfnb.originals.inference import predict
 
-__all__ = ["RelearnTime", "relearn_curves", "relearn_summary", "relearn_time"]
+__all__ = ["RelearnTime", "relearn_curves", "relearn_summary", "relearn_time", "relearn_times"]
 
 RATES = {"weights": 1e-3, "alpha": 100.0}
 
@@ -117,6 +118,28 @@ def relearn_time(
             _fine_tune(network, subset(train, drawn), batch_size, optimizer)
             right.append(_count_right(network, held_out, c))
     return RelearnTime(len(right) - 1, right[-1] >= needed, tuple(n / len(held_out) for n in right))
+
+
+def relearn_times(
+    networks: Mapping[int, nn.Module],
+    train: Dataset,
+    images: Tensor,
+    labels: Tensor,
+    targets: Sequence[float] | Tensor,
+    **options: Any,
+) -> dict[int, RelearnTime]:
+    """``relearn_time`` of each class that one method has forgotten.
+
+    Args:
+        networks: By class, the network that has forgotten it.
+        images, labels: Held-out images of all classes; those of a class measure how far it is relearned.
+        targets: (K,), by class, the original network's accuracy on its held-out images, in [0, 1].
+        options: ``cap``, ``trains``, ``lr``, ``batch_size`` and ``seed`` of ``relearn_time``.
+    """
+    return {
+        c: relearn_time(network, train, images[labels == c], c, float(targets[c]), **options)
+        for c, network in networks.items()
+    }
 
 
 def _count_right(network: nn.Module, images: Tensor, c: int) -> int:

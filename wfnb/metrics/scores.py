@@ -1,8 +1,11 @@
 """The rows of Table 1, as notebooks write them to ``metrics.json``; names in ``_pct`` are percentages."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean, stdev
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -17,6 +20,7 @@ __all__ = [
     "class_accuracy",
     "each_row",
     "forgetting_scores",
+    "mean_over_shuffles",
     "original_scores",
     "pair_scores",
     "probe_recalls",
@@ -142,6 +146,28 @@ def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str
             "acc_f_pct": float(100 * torch.stack(forgotten).mean()),
         }
     return found
+
+
+def mean_over_shuffles(shuffles: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """The scores of a control that was drawn several times: means, and standard deviations of accuracies.
+
+    Args:
+        shuffles: The scores of each draw (``forgetting_scores``), for the same classes; two or more.
+
+    Returns:
+        The keys of ``forgetting_scores``, averaged, lists class by class; ``acc_r_sd_pct`` and
+        ``acc_f_sd_pct``, the sample standard deviations over draws; ``shuffles``, the number of draws.
+    """
+    result: dict[str, object] = {"classes": shuffles[0]["classes"]}
+    for name in ("acc_r_pct", "acc_f_pct", "zrf"):
+        result[name] = fmean(one[name] for one in shuffles)
+    for name in ("acc_r_per_class_pct", "acc_f_per_class_pct", "zrf_per_class"):
+        result[name] = np.mean([one[name] for one in shuffles], axis=0).tolist()
+    return result | {
+        "acc_r_sd_pct": stdev(one["acc_r_pct"] for one in shuffles),
+        "acc_f_sd_pct": stdev(one["acc_f_pct"] for one in shuffles),
+        "shuffles": len(shuffles),
+    }
 
 
 def probe_recalls(
