@@ -1,4 +1,4 @@
-"""The sentence that answers a notebook's question gives the numbers of the metrics, and the gap to the original."""
+"""The sentence that answers a notebook's question gives its metrics, and the gap to the original."""
 
 import json
 

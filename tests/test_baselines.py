@@ -9,7 +9,7 @@ from torch import nn
 
 from wfnb import WFNet
 from wfnb.evaluation import baselines
-from wfnb.metrics import each_row, forgetting_scores, predict, unlearning_scores, zrf
+from wfnb.metrics import each_row, forgetting_scores, predict, shuffle_scores, unlearning_scores, zrf
 from wfnb.originals.data import ImageSet
 from wfnb.recipes import Training
 
@@ -209,6 +209,42 @@ def test_random_gates_keep_the_values_of_each_row_and_layer_and_move_them(model)
         assert {
             (float(a), float(b)) for a, b in zip(after["conv"][c], after["conv.bias"][c], strict=True)
         } == pairs
+
+
+def test_shuffles_are_scored_one_by_one_and_averaged(data, model):
+    wf = WFNet(model, K, example=torch.zeros(2, 1, 8, 8))
+    with torch.no_grad():
+        wf.alphas()["conv"].copy_(3 * torch.randn(K, 6, generator=torch.Generator().manual_seed(0)))
+    images, labels = data.all()
+    seeds = baselines.shuffle_seeds(7)
+    assert len(set(seeds)) == 5
+    assert seeds[0] == 7  # the run's own
+    assert not set(seeds[1:]) & set(baselines.shuffle_seeds(8))
+    found = shuffle_scores([baselines.random_gates(wf, seed) for seed in seeds], model, images, labels)
+    each = [unlearning_scores(baselines.random_gates(wf, seed), model, images, labels) for seed in seeds]
+    for name in ("acc_r_pct", "acc_f_pct", "zrf"):
+        assert found[name] == pytest.approx(sum(one[name] for one in each) / 5)
+    for c in range(K):
+        assert found["acc_f_per_class_pct"][c] == pytest.approx(
+            sum(one["acc_f_per_class_pct"][c] for one in each) / 5
+        )
+    values = [one["acc_r_pct"] for one in each]
+    mean = sum(values) / 5
+    assert found["acc_r_sd_pct"] == pytest.approx((sum((v - mean) ** 2 for v in values) / 4) ** 0.5)
+    assert found["acc_r_sd_pct"] > 0
+    assert found["shuffles"] == 5
+    assert set(found) == {*each[0], "acc_r_sd_pct", "acc_f_sd_pct", "shuffles"}
+
+
+def test_fine_tuning_of_classes_is_that_of_each_class(data, model):
+    options = {"batch_size": 20, "seed": 3}
+    networks, steps = baselines.fine_tune_classes(model, data, data, [0, 2], "random_labels", 0.05, **options)
+    images, _ = data.all()
+    assert list(networks) == [0, 2]
+    for c, count in zip((0, 2), steps, strict=True):
+        alone = baselines.fine_tune(model, data, data, c, "random_labels", 0.05, **options)
+        assert torch.equal(networks[c](images), alone.network(images))
+        assert count == alone.steps
 
 
 def test_packed_networks_are_loaded_unchanged(data, model, tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 
 import wfnb.metrics.relearn as module
 from wfnb import WFNet
-from wfnb.metrics import RelearnTime, relearn_curves, relearn_summary, relearn_time
+from wfnb.metrics import RelearnTime, relearn_curves, relearn_summary, relearn_time, relearn_times
 from wfnb.originals.data import ImageSet
 from wfnb.reproduction import tables
 
@@ -55,6 +55,16 @@ def test_epochs_are_counted_exactly(after, epochs):
     assert (found.epochs, found.reached) == (epochs, True)
     assert found.accuracy == (0.0,) * epochs + (1.0,)
     assert network.steps == 0
+
+
+def test_classes_are_relearned_on_their_own_held_out_images():
+    images, labels = torch.zeros(6, 1, 8, 8), torch.tensor([1, 1, 1, 1, 2, 0])
+    networks = {1: Rigged(4), 0: Rigged(0)}
+    options = {"cap": 2, "images": 30, "batch_size": 10}
+    found = relearn_times(networks, DATA, images, labels, torch.tensor([1.0, 0.75, 1.0]), **options)
+    assert list(found) == [1, 0]
+    assert found[1] == RelearnTime(2, True, (0.0, 0.0, 1.0))
+    assert found[0] == RelearnTime(2, False, (0.0, 0.0, 0.0))  # this network answers 1
 
 
 def test_a_class_that_fails_counts_as_the_cap():

@@ -35,9 +35,10 @@ from wfnb.recipes import Training
 __all__ = [
     "FineTuned", "best_rate", "fine_tune", "fine_tune_classes", "load", "logit_mask", "packed",
     "random_gates", "rate_grid", "retrain", "shuffle_seeds", "split_class",
+    "weights_file",
 ]  # fmt: skip
 
-METHODS = ("random_labels", "negative_gradients")
+METHODS = {"random_labels": "Random Labels", "negative_gradients": "Negative Gradients"}
 STEPS = 30  # of a fine-tuning, at most
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 VAL_IMAGES = 1000  # as many as in untraining
@@ -150,9 +151,12 @@ def fine_tune_classes(
     *,
     batch_size: int = 128,
     seed: int = 0,
-) -> dict[int, FineTuned]:
-    """``fine_tune`` for each of ``classes``, each from ``model`` anew; by class."""
-    return {c: fine_tune(model, train, val, c, method, lr, batch_size=batch_size, seed=seed) for c in classes}
+) -> tuple[dict[int, nn.Module], list[int]]:
+    """``fine_tune`` for each of ``classes``: the networks by class, and the steps of each."""
+    found = {
+        c: fine_tune(model, train, val, c, method, lr, batch_size=batch_size, seed=seed) for c in classes
+    }
+    return {c: one.network for c, one in found.items()}, [one.steps for one in found.values()]
 
 
 def _descend(
@@ -200,10 +204,10 @@ def rate_grid(
     """
     grid = []
     for lr in Progress(RATES, f"choose a rate ({method})"):
-        found = fine_tune_classes(
-            model, train, val, classes, method, lr, batch_size=batch_size, seed=seed
-        ).values()
-        scores, steps = [one.score for one in found], [one.steps for one in found]
+        tried = [
+            fine_tune(model, train, val, c, method, lr, batch_size=batch_size, seed=seed) for c in classes
+        ]
+        scores, steps = zip(*((one.score, one.steps) for one in tried), strict=True)
         grid.append({"lr": lr, "score": fmean(scores), "steps": fmean(steps)})
     return grid
 
@@ -258,6 +262,15 @@ def shuffle_seeds(seed: int, count: int = 5) -> list[int]:
     [2, 2001, 2002, 2003, 2004]
     """
     return [seed] + [1000 * seed + i for i in range(1, count)]
+
+
+def weights_file(name: str) -> str:
+    """The file of a method's weights in a run of ``02_baselines``.
+
+    >>> weights_file("Random Labels")
+    'random_labels.safetensors'
+    """
+    return f"{name.lower().replace(' ', '_')}.safetensors"
 
 
 def packed(networks: Mapping[int, nn.Module]) -> dict[str, Tensor]:

@@ -15,11 +15,11 @@ from wfnb.metrics.scores import (
     class_accuracy,
     each_row,
     forgetting_scores,
-    mean_over_shuffles,
     original_scores,
     pair_scores,
     probe_recalls,
     probe_scores,
+    shuffle_scores,
     unlearning_scores,
 )
 from wfnb.metrics.zrf import zrf
@@ -36,7 +36,6 @@ __all__ = [
     "forgetting_scores",
     "insertion_deletion",
     "linear_probe_recall",
-    "mean_over_shuffles",
     "original_scores",
     "pair_scores",
     "predict",
@@ -47,6 +46,7 @@ __all__ = [
     "relearn_time",
     "relearn_times",
     "retain_forget_accuracy",
+    "shuffle_scores",
     "unlearning_scores",
     "zrf",
 ]

@@ -123,7 +123,7 @@ def relearn_time(
 def relearn_times(
     networks: Mapping[int, nn.Module],
     train: Dataset,
-    images: Tensor,
+    held_out: Tensor,
     labels: Tensor,
     targets: Sequence[float] | Tensor,
     **options: Any,
@@ -132,12 +132,12 @@ def relearn_times(
 
     Args:
         networks: By class, the network that has forgotten it.
-        images, labels: Held-out images of all classes; those of a class measure how far it is relearned.
+        held_out, labels: Held-out images of all classes; those of a class measure how far it is relearned.
         targets: (K,), by class, the original network's accuracy on its held-out images, in [0, 1].
-        options: ``cap``, ``trains``, ``lr``, ``batch_size`` and ``seed`` of ``relearn_time``.
+        options: ``cap``, ``trains``, ``lr``, ``images``, ``batch_size`` and ``seed`` of ``relearn_time``.
     """
     return {
-        c: relearn_time(network, train, images[labels == c], c, float(targets[c]), **options)
+        c: relearn_time(network, train, held_out[labels == c], c, float(targets[c]), **options)
         for c, network in networks.items()
     }
 

@@ -1,8 +1,7 @@
 """The rows of Table 1, as notebooks write them to ``metrics.json``; names in ``_pct`` are percentages."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ __all__ = [
     "class_accuracy",
     "each_row",
     "forgetting_scores",
-    "mean_over_shuffles",
     "original_scores",
     "pair_scores",
     "probe_recalls",
     "probe_scores",
     "row_counts",
+    "shuffle_scores",
     "unlearning_scores",
 ]
 
@@ -148,26 +147,28 @@ def pair_scores(wf: WFNet, images: Tensor, labels: Tensor) -> dict[str, dict[str
     return found
 
 
-def mean_over_shuffles(shuffles: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    """The scores of a control that was drawn several times: means, and standard deviations of accuracies.
+def shuffle_scores(
+    shuffled: Sequence[WFNet], random_model: nn.Module, images: Tensor, labels: Tensor
+) -> dict[str, object]:
+    """The row *Random gates*: ``unlearning_scores`` averaged over several shuffles of the gates.
 
     Args:
-        shuffles: The scores of each draw (``forgetting_scores``), for the same classes; two or more.
+        shuffled: Two or more networks (``wfnb.evaluation.baselines.random_gates``).
+        random_model, images, labels: As in ``forgetting_scores``.
 
     Returns:
-        The keys of ``forgetting_scores``, averaged, lists class by class; ``acc_r_sd_pct`` and
-        ``acc_f_sd_pct``, the sample standard deviations over draws; ``shuffles``, the number of draws.
+        The keys of ``unlearning_scores``, averaged, lists class by class; ``acc_r_sd_pct`` and
+        ``acc_f_sd_pct``, the sample standard deviations over shuffles; ``shuffles``, their number.
     """
-    result: dict[str, object] = {"classes": shuffles[0]["classes"]}
-    for name in ("acc_r_pct", "acc_f_pct", "zrf"):
-        result[name] = fmean(one[name] for one in shuffles)
-    for name in ("acc_r_per_class_pct", "acc_f_per_class_pct", "zrf_per_class"):
-        result[name] = np.mean([one[name] for one in shuffles], axis=0).tolist()
-    return result | {
-        "acc_r_sd_pct": stdev(one["acc_r_pct"] for one in shuffles),
-        "acc_f_sd_pct": stdev(one["acc_f_pct"] for one in shuffles),
-        "shuffles": len(shuffles),
-    }
+    each: list[dict[str, Any]] = [unlearning_scores(wf, random_model, images, labels) for wf in shuffled]
+    result: dict[str, object] = {"classes": each[0]["classes"]}
+    for name, value in each[0].items():
+        if name != "classes":
+            mean = np.mean([scores[name] for scores in each], axis=0)
+            result[name] = mean.tolist() if isinstance(value, list) else float(mean)
+    for name in ("acc_r", "acc_f"):
+        result[f"{name}_sd_pct"] = float(np.std([scores[f"{name}_pct"] for scores in each], ddof=1))
+    return result | {"shuffles": len(each)}
 
 
 def probe_recalls(
