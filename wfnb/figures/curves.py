@@ -36,6 +36,7 @@ def history_curves(history: pd.DataFrame, columns: Sequence[str] | None = None, 
         if "best_step" in history.attrs:
             ax.axvline(history.attrs["best_step"], color="0.6", linestyle=":", label="kept")
         ax.set_xlabel(history.index.name or "step")
+        ax.locator_params(axis="x", integer=True)
         ax.legend(fontsize=8)
     return axes
 
