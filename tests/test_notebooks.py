@@ -1,6 +1,7 @@
 """Notebooks as programs: how they are committed, what they refuse, what runs and failures leave."""
 
 import hashlib
+import itertools
 import json
 import re
 import threading
@@ -76,6 +77,25 @@ def test_code_cells_are_short(notebook):
     assert lengths[len(lengths) // 2] <= 5
     if notebook.stem != "09_lesson":  # which builds the method by hand; elsewhere library code lives in wfnb/
         assert not any(re.search(r"^\s*(def|class) ", "".join(c["source"]), re.MULTILINE) for c in code)
+
+
+QUESTIONS = [p for p in NOTEBOOKS if p.stem[:2] in ("00", "01", "02", "03")]
+
+
+@pytest.mark.parametrize("notebook", QUESTIONS, ids=lambda p: p.stem)
+def test_a_question_an_answer_and_text_before_each_code_cell(notebook):
+    cells = load(notebook)["cells"]
+    sources = ["".join(c["source"]) for c in cells]
+    assert "**Question.**" in sources[0]
+    for before, c in itertools.pairwise(cells):
+        if c["cell_type"] == "code":
+            assert before["cell_type"] == "markdown"
+    (place,) = (i for i, c in enumerate(cells) if "answer" in c["metadata"].get("tags", []))
+    assert sources[place] == "run.answer()"
+    started = next(i for i, source in enumerate(sources) if "runs.start(" in source)
+    assert place == started + 2
+    assert "print(" in sources[-1].split("run.finish(")[1]  # ends with its result in words
+    assert not any("lambda " in source for source in sources)
 
 
 def test_parameters_are_read_from_the_file(tmp_path):
