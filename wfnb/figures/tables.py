@@ -41,7 +41,7 @@ def rate_table(
     rows = [
         {
             "method": method.replace("_", " "),
-            "learning rate": point["lr"],
+            "learning rate": f"{point['lr']:g}",
             "score": point["score"],
             "steps": point["steps"],
             "chosen": "yes" if point["lr"] == rates[method] else "",
@@ -71,22 +71,24 @@ def method_table(methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 def relearn_table(times: Mapping[str, Mapping[int, "RelearnTime"]]) -> pd.DataFrame:
     """One row a method: how many epochs its classes took to relearn; failures count as the cap.
 
-    The last column is the mean over the classes for which every method has a network: only these means are
-    of the same classes.
+    The last column is the mean over the classes for which every method has a network, and its title names
+    them: only these means are of the same classes.
 
     Args:
         times: By method and class.
     """
-    common = set.intersection(*(set(own) for own in times.values()))
+    common = sorted(set.intersection(*(set(own) for own in times.values())))
+    names = ", ".join(map(str, common)) if 0 < len(common) <= 3 else ""
+    title = f"mean epochs of class {names}" if names else f"mean epochs of {len(common)} common classes"
     rows = {}
     for method, own in times.items():
         epochs = [time.epochs for time in own.values()]
-        shared = [own[c].epochs for c in sorted(common)]
+        shared = [own[c].epochs for c in common]
         rows[method] = {
             "classes": len(own),
             "mean epochs": fmean(epochs),
             "median epochs": float(np.median(epochs)),
             "not relearned": sum(not time.reached for time in own.values()),
-            "mean epochs, common classes": fmean(shared) if shared else float("nan"),
+            title: fmean(shared) if shared else float("nan"),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
