@@ -15,6 +15,7 @@ from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.forkserver import forkserver
 from wfnb.reproduction.notebooks import keep_memory
 from wfnb.reproduction.records import SCHEMA, is_current
+from wfnb.reproduction.settings import parse_settings
 
 __all__ = ["CellLines", "reproduce"]
 
@@ -31,7 +32,7 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     of any kind the same call continues from there.
 
     Args:
-        settings: As for ``cells.graph``.
+        settings: Changes to the preset's settings, as ``cells.parse_settings`` reads them.
         cores: How many cells run at once.
         snakemake: Further arguments to Snakemake, such as ``--profile profiles/slurm``; with ``--dry-run`` no
             tables are printed.
@@ -39,9 +40,7 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     Raises:
         ValueError: The preset or a setting is not allowed, or another process is reproducing the preset.
     """
-    cells = graph(preset, settings)
-    for cell in cells:
-        cell.resolved()  # refuses a wrong setting before anything runs
+    cells = graph(preset, parse_settings(settings))  # refuses a wrong setting before anything runs
     folder = runs_folder() / preset
     started = time.monotonic()
     busy = f"preset {preset!r} is being reproduced by another process in {folder}."
