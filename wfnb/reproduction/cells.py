@@ -221,7 +221,7 @@ class Cell:
                 settings[name] = value
             elif of in upstream(step):
                 settings[key] = value
-        return replace(self, step=step, recipe=recipe, settings=settings, options={})
+        return replace(self, step=step, recipe=recipe, settings=dict(sorted(settings.items())), options={})
 
     def parameters(self) -> dict[str, Any]:
         """The notebook's parameters."""
