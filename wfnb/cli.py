@@ -20,6 +20,7 @@ from wfnb.reproduction.notebooks import (
     execute,
     import_papermill,
     parse_parameter,
+    parse_value,
     run_cell,
 )
 from wfnb.reproduction.presets import PRESETS
@@ -77,6 +78,14 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(call=print_status)
     command.add_argument("--preset", default="quick", help=preset)
+
+    command = commands.add_parser("sweep", help="run a notebook with several values of a setting")
+    command.set_defaults(call=sweep_notebook)
+    add = command.add_argument
+    add("notebook", help="00_train or 01_untrain")
+    values = "a parameter of the notebook, or settings.NAME with values between commas; repeat"
+    add("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"), help=values)
+    add("-j", "--cores", type=int, default=os.cpu_count(), help="runs at once (default: one a core)")
 
     command = commands.add_parser("compare", help="your finished cells beside the published ones")
     command.set_defaults(call=compare_with_published)
@@ -170,6 +179,37 @@ def print_status(options: argparse.Namespace) -> int:
     for path in other_runs(options.preset, cells):
         print(f"{'other':<11} {path}")
     return 0
+
+
+def sweep_notebook(options: argparse.Namespace) -> int:
+    """``wfnb sweep``: run all points, then the notebook that shows them; exit code 1 if a point failed."""
+    from wfnb.reproduction.sweeping import points_of, run_points
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the points run side by side
+    step = step_named(options.notebook)
+    given, over = sweep_parameters(step, options.parameter)
+    device = given.pop("device", "auto")
+    notebook = Cell("sweep", "").notebook
+    given |= {"notebook": STEPS[step].notebook, "over": over}
+    cell = Cell.of("sweep", check_parameters(notebook, given))
+    failed = run_points(points_of(cell), options.cores, device)
+    code = execute_notebook(argparse.Namespace(output=None, verbose=False, if_changed=False), cell, {})
+    return code or int(bool(failed))
+
+
+def sweep_parameters(step: str, words: list[list[str]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The parameters of one value, and the values of the swept ones by name, from ``-p NAME VALUES``."""
+    notebook = Cell(step, "").notebook
+    given: dict[str, Any] = {}
+    over: dict[str, list[Any]] = {}
+    for name, text in words:
+        if name.startswith("settings."):
+            over[name] = [parse_value(one) for one in text.split(",")]
+        elif "," in text and name != "settings":
+            over[name] = [parse_parameter(notebook, name, one) for one in text.split(",")]
+        else:
+            given[name] = parse_parameter(notebook, name, text)
+    return given, over
 
 
 def compare_with_published(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from wfnb.paths import from_here
 from wfnb.reproduction.answers import answer
 from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.records import Finished, MissingRunError, own, published
+from wfnb.reproduction.steps import STEPS
 
 __all__ = ["TOLERANCE", "Difference", "compare", "compare_cell", "numbers", "outcome", "report"]
 
@@ -197,7 +198,7 @@ def outcome(cell: Cell) -> str:
     run = own(cell, "metrics.json")
     found = answer(cell.step, run.metrics)
     lines = [f"result: {found}"] if found else []
-    if cell.arch:
+    if cell.arch and STEPS[cell.step].in_graph:
         beside = compare_cell(cell)
         lines += [
             f"beside the published run: {beside.verdict}",

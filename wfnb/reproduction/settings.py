@@ -51,11 +51,20 @@ def tag(changes: Mapping[str, Any]) -> str:
     """The part of a folder's name that says what differs: ``",lambda1=1.0,steps=50"``; empty for nothing."""
     texts = []
     for name, value in changes.items():
-        text = value if isinstance(value, str) else json.dumps(value)
+        if isinstance(value, dict):  # such as the values of a sweep, by setting
+            texts.append(tag(value))
+            continue
+        text = _text(value)
         if name == "checkpoint" and text != TIMM:  # two files of one name in different folders differ
             text = f"{Path(text).stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
         texts.append(f",{name}={text}")
-    tag = re.sub(r"[^\w.,=+-]+", "-", "".join(texts))
-    if len(tag) <= LONGEST_TAG:
-        return tag
-    return f"{tag[:LONGEST_TAG]}-{hashlib.sha256(tag.encode()).hexdigest()[:8]}"
+    whole = re.sub(r"[^\w.,=+-]+", "-", "".join(texts))
+    if len(whole) <= LONGEST_TAG:
+        return whole
+    return f"{whole[:LONGEST_TAG]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "_".join(map(_text, value))
+    return value if isinstance(value, str) else json.dumps(value)

@@ -93,6 +93,9 @@ STEPS = {
         options=("checkpoint", "forget_class", "mean", "std"),
         in_graph=False,
     ),
+    "sweep": Step(
+        notebook="14_sweep", untrains=True, per_recipe=True, options=("notebook", "over"), in_graph=False
+    ),
 }
 
 
