@@ -5,7 +5,7 @@ Colours come from a colour-blind palette; markers, hatches or printed numbers re
 """
 
 from wfnb.figures.accuracies import accuracy_bars, change_bars, method_bars, table1_figure
-from wfnb.figures.curves import history_curves, insertion_curves, relearn_curves
+from wfnb.figures.curves import history_curves, insertion_curves, relearn_curves, sweep_curves
 from wfnb.figures.gates import gate_matrix, most_closed
 from wfnb.figures.images import excitation_grid, image_grid
 from wfnb.figures.matrices import (
@@ -39,5 +39,6 @@ __all__ = [
     "relearn_curves",
     "relearn_table",
     "row_similarity",
+    "sweep_curves",
     "table1_figure",
 ]
