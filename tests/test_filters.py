@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 import wfnb
-from wfnb.evaluation import filters
+from wfnb.evaluation import excitation, filters
 
 # three classes, six filters; the two lowest of each row: {1, 4}, {4, 0}, {1, 5}
 TABLE = np.array(
@@ -142,7 +142,7 @@ def test_an_original_that_confuses_nothing_has_no_correlation():
 
 def test_channel_means_are_those_of_the_original_layer(vit):
     images = torch.randn(5, 1, 16, 16)
-    means = filters.channel_means(vit, "blocks.0.attn.qkv", images, batch_size=2)
+    means = excitation.channel_means(vit, "blocks.0.attn.qkv", images, batch_size=2)
     with torch.no_grad():
         plain = vit.original()
         x = plain.norm_pre(plain._pos_embed(plain.patch_embed(images)))
@@ -152,7 +152,7 @@ def test_channel_means_are_those_of_the_original_layer(vit):
     conv = wfnb.WFNet(wfnb.create_model("resnet18", "digits", width=1 / 16).eval(), 10)
     with torch.no_grad(), conv.forgetting(2):
         torch.testing.assert_close(
-            filters.channel_means(conv, "conv1", images),
+            excitation.channel_means(conv, "conv1", images),
             conv.original().conv1(images).mean((2, 3)),
             atol=1e-5,
             rtol=1e-5,
