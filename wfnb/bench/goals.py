@@ -53,7 +53,7 @@ GOALS = {
     ),
     "step_to_original": Goal(
         "untraining step with original logits, not cached / training step", 0.92,
-        "as above, and half of the images pass through the original as well",
+        "two thirds of the work, and the pass of half of the images through the original",
         "Half of the images pass through the original network, which adds a sixth of a training step. Only "
         "the first epoch costs this: later the original logits are cached, and the row above holds. In "
         "return, the recipe needs each retain image once per step instead of three times.",

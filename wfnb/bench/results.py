@@ -196,7 +196,7 @@ def missed_table(results: dict[str, Any]) -> pd.DataFrame:
     for name, goal in GOALS.items():
         rows = list(_rows(results, name))
         missed = [row for row in rows if not row["met"]]
-        figures = [f"{row['network']} {row['figure']:.2f}".strip() for row in missed]
+        figures = [f"{row['network']} {row['figure']:.3f}".strip() for row in missed]
         if name == "pruned":
             figures = [f"{len(missed)} of {len(rows)} runs"]
         if missed:

@@ -90,11 +90,12 @@ def _filters(metrics: Metrics) -> str:
 
 def _without_training_set(metrics: Metrics) -> str:
     base, other = metrics["training_split"], metrics["other_data"]["what"].partition(",")[0]
+    compared = {True: "does as well as on", False: "does worse than on", None: "cannot be judged by"}
     parts = []
     for source, what in {"held_out": "held-out images", "other_data": other}.items():
         own, works = metrics[source], verdicts.works_without_training_set(metrics, source)
         parts.append(
-            f"Untraining on {what} does {'as well as' if works else 'worse than'} on the training split: "
+            f"Untraining on {what} {compared[works]} the training split: "
             f"Acc_r {own['acc_r_pct']:.2f} % and Acc_f {own['acc_f_pct']:.2f} % against "
             f"{base['acc_r_pct']:.2f} and {base['acc_f_pct']:.2f} % (a linear probe still finds "
             f"{own['probe_recall_pct']:.1f} % of the forgotten class)."
