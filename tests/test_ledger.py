@@ -2,7 +2,7 @@
 
 import pytest
 
-from wfnb.reproduction import tables
+from wfnb.reproduction import rendering, tables
 from wfnb.reproduction.ledger import attempted, ledger, summarised, verdict
 
 
@@ -30,7 +30,7 @@ def test_nothing_is_filled_in_where_nothing_was_run():
 def test_only_what_was_run_is_shown_and_the_sentence_counts_the_rest():
     frame, sentence = summarised("paper")
     assert attempted(frame).empty
-    files = tables.table_files("ledger", frame, attempted(frame), "The ledger", sentence)
+    files = rendering.table_files("ledger", frame, attempted(frame), "The ledger", sentence)
     assert len(files["ledger.csv"]) == 200
     for kind in ("md", "html", "tex", "txt"):
         assert "200 not attempted" in files[f"ledger.{kind}"]

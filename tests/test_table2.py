@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from wfnb.reproduction import tables
+from wfnb.reproduction import rendering, tables
 from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.runs import Finished
 
@@ -122,11 +122,11 @@ def test_each_cell_of_table_1_says_why_it_is_empty(table1):
 
 def test_the_texts_of_a_table_are_escaped():
     shown = pd.DataFrame({"a_b": ["> 30 (10)", tables.NONE], "x|y": ["1 ± 2", "5 % & <b>"]})
-    latex = tables.as_latex(shown)
-    for text in (r"a\_b", "$>$ 30 (10)", " -- ", r"1 $\pm$ 2", r"5 \% \& "):
+    latex = rendering.as_latex(shown)
+    for text in (r"a\_b", "$>$ 30 (10)", "-- & 5", r"1 $\pm$ 2", r"5 \% \& "):
         assert text in latex
-    page = tables.as_html(shown, "A table", "4 < 5 & more")
+    page = rendering.as_html(shown, "A table", "4 < 5 & more")
     assert "&lt;b&gt;" in page
     assert "<p>4 &lt; 5 &amp; more</p>" in page
-    lines = tables.as_markdown(pd.DataFrame({"a": ["x|y"], "b": [1]})).splitlines()
+    lines = rendering.as_markdown(pd.DataFrame({"a": ["x|y"], "b": [1]})).splitlines()
     assert lines[2] == r"| x\|y | 1 |"

@@ -11,7 +11,7 @@ import torch
 from wfnb.bench.goals import GOALS
 from wfnb.bench.pruning import RELEARN_CAP
 from wfnb.paths import published_folder, runs_folder, write_whole
-from wfnb.reproduction.tables import as_markdown
+from wfnb.reproduction.rendering import as_markdown
 
 __all__ = [
     "about", "calls_table", "compiling_table", "costs_sentence", "costs_table", "goals_sentence", "keep",
