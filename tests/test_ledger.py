@@ -2,7 +2,7 @@
 
 import pytest
 
-from wfnb.reproduction import rendering, tables
+from wfnb.reproduction import rendering
 from wfnb.reproduction.ledger import attempted, ledger, summarised, verdict
 
 
@@ -42,9 +42,9 @@ def test_only_what_was_run_is_shown_and_the_sentence_counts_the_rest():
     shown = attempted(frame).set_index("metric")
     assert list(shown.index) == ["acc_r_pct", "acc_f_pct", "zrf", "relearn_epochs"]
     assert shown.loc["acc_r_pct", "ours"] == 50.123
-    assert shown["sd"].tolist() == [tables.NONE] * 4
-    assert shown["ours_wfnb"].tolist() == [99.0, 99.0, 99.0, tables.NONE]  # relearned once, under "ours"
-    assert shown["ours_author"].tolist() == ["not attempted"] * 3 + [tables.NONE]
+    assert shown["sd"].tolist() == [rendering.NONE] * 4
+    assert shown["ours_wfnb"].tolist() == [99.0, 99.0, 99.0, rendering.NONE]  # relearned once, under "ours"
+    assert shown["ours_author"].tolist() == ["not attempted"] * 3 + [rendering.NONE]
 
 
 @pytest.mark.parametrize(

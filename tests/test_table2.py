@@ -70,13 +70,13 @@ def test_the_printed_figures_stand_beside_ours(finished_runs):
         0.14,
     ]
     assert table["paper_insertion_auc"].notna().all()
-    assert not pd.Series(tables.format_table2(table.reset_index())["paper Ins"]).eq(tables.NONE).any()
+    assert not pd.Series(tables.format_table2(table.reset_index())["paper Ins"]).eq(rendering.NONE).any()
 
 
 def test_a_figure_that_the_paper_does_not_print_is_a_dash(finished_runs):
     shown = tables.format_table2(tables.table2("laptop")).set_index(["Data", "Network"])
     printed = tables.paper_table2().set_index(["dataset", "arch"])
-    assert shown.loc[("MNIST", "ResNet-20"), "paper Ins"] == tables.NONE
+    assert shown.loc[("MNIST", "ResNet-20"), "paper Ins"] == rendering.NONE
     assert shown.loc[("MNIST", "VGG-16 (thin)"), "paper Ins"] == (
         f"{printed.loc[('MNIST', 'VGG-16'), 'insertion_auc']:g}"
     )
@@ -112,16 +112,16 @@ def test_each_cell_of_table_1_says_why_it_is_empty(table1):
     assert list(table1.loc["Retrained", [relearn, median]]) == ["not attempted"] * 2
     # no relearn time is ever measured for these
     for method in ("Original", "Random gates", "WF-Net (paper)", "WF-Net (author)"):
-        assert list(table1.loc[method, [relearn, median]]) == [tables.NONE] * 2
+        assert list(table1.loc[method, [relearn, median]]) == [rendering.NONE] * 2
     assert list(table1.loc["WF-Net (wfnb)", ["classes", "Acc_r % ↑", relearn]]) == ["not attempted"] * 3
     assert table1.loc["Original", "classes"] == 10
     assert table1.loc["Original", "Acc_r % ↑"] == "91.00"
     assert table1.loc["Original", "Probe recall % ↓"] == "not attempted"  # its run of 01_untrain is missing
-    assert table1.loc["Original", "paper Acc_r"] == tables.NONE  # the paper has no ResNet-20
+    assert table1.loc["Original", "paper Acc_r"] == rendering.NONE  # the paper has no ResNet-20
 
 
 def test_the_texts_of_a_table_are_escaped():
-    shown = pd.DataFrame({"a_b": ["> 30 (10)", tables.NONE], "x|y": ["1 ± 2", "5 % & <b>"]})
+    shown = pd.DataFrame({"a_b": ["> 30 (10)", rendering.NONE], "x|y": ["1 ± 2", "5 % & <b>"]})
     latex = rendering.as_latex(shown)
     for text in (r"a\_b", "$>$ 30 (10)", "-- & 5", r"1 $\pm$ 2", r"5 \% \& "):
         assert text in latex

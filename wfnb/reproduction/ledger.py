@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from wfnb.originals.names import paper_name
+from wfnb.reproduction.rendering import MISSING, NONE
 from wfnb.reproduction.runs import Finished
-from wfnb.reproduction.tables import MISSING, NONE, collect, methods_of, paper_table1, paper_table2
+from wfnb.reproduction.tables import collect, methods_of, paper_table1, paper_table2
 
 __all__ = ["TOLERANCE", "attempted", "ledger", "summarised", "verdict"]
 

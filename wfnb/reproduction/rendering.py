@@ -4,7 +4,9 @@ import html
 
 import pandas as pd
 
-__all__ = ["as_html", "as_latex", "as_markdown", "table_files"]
+__all__ = ["MISSING", "NONE", "as_html", "as_latex", "as_markdown", "table_files"]
+
+MISSING, NONE = "not attempted", "\N{EN DASH}"  # a cell of ours that was not run, and one that does not exist
 
 
 def as_markdown(shown: pd.DataFrame) -> str:
@@ -24,7 +26,7 @@ def as_latex(shown: pd.DataFrame) -> str:
         "↑": r"$\uparrow$",
         "↓": r"$\downarrow$",
         "±": r"$\pm$",
-        "\N{EN DASH}": "--",
+        NONE: "--",
         ">": "$>$",
     }.items():
         text = text.replace(sign, command)

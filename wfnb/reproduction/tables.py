@@ -9,6 +9,7 @@ import pandas as pd
 from wfnb.originals.names import paper_name
 from wfnb.reproduction.cells import graph
 from wfnb.reproduction.presets import preset_named
+from wfnb.reproduction.rendering import MISSING, NONE
 from wfnb.reproduction.runs import Finished, MissingRunError, finished
 
 __all__ = ["collect", "format_table1", "format_table2", "paper_table1", "paper_table2", "table1", "table2"]
@@ -22,7 +23,6 @@ AREAS = tuple(
 RELEARN = ("relearn_epochs", "relearn_failures", "relearn_median_epochs")
 BASELINES = ("Retrained", "Random Labels", "Negative Gradients")  # these two: rows of the step "baselines"
 CONTROLS = ("Logit mask", "Random gates")
-MISSING, NONE = "not attempted", "\N{EN DASH}"  # a cell of ours that was not run, and one that does not exist
 
 
 def paper_table1() -> pd.DataFrame:
