@@ -1,4 +1,4 @@
-"""Heat maps of confusions, correlations of rows and gates, and the graph of filters that classes close."""
+"""Heat maps of confusions, correlations of rows and gates, and the graph of filters that classes share."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
