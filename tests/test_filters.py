@@ -42,9 +42,10 @@ def test_a_filter_is_closed_if_it_is_low_in_its_row_and_below_one_half():
 
 
 def test_the_busiest_layers_close_the_most_and_keep_the_order_of_the_network():
-    tables = {"a": -np.ones((2, 4)), "b": np.ones((2, 4)), "c": np.array([[-1.0, 1.0]]), "d": np.ones((2, 4))}
+    open_, narrow = np.ones((2, 4)), np.array([[-1.0, 1.0]])
+    tables = {"a": -open_, "b": 2 * open_, "c": narrow, "d": open_}
     assert filters.busiest_layers(tables, 2) == ["a", "c"]
-    assert filters.busiest_layers(tables, 3) == ["a", "c", "d"]  # of equals the later
+    assert filters.busiest_layers(tables, 3) == ["a", "c", "d"]  # of equals the lower gates
     assert filters.busiest_layers(tables, 9) == list("abcd")
 
 

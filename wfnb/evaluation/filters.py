@@ -73,15 +73,14 @@ def closed_filters(table: np.ndarray, count: int = 10) -> dict[int, list[int]]:
 def busiest_layers(tables: Mapping[str, np.ndarray], count: int = 3) -> list[str]:
     """The ``count`` layers with the largest share of gates below 0.5, in the network's order.
 
-    Of equal shares, the later layers come first.
+    Of equal shares the lower mean gate wins, then the earlier layer.
 
     >>> busiest_layers({"a": np.array([[1.0, -1.0]]), "b": np.array([[1.0, 1.0]])}, 1)
     ['a']
     """
-    names = list(tables)
-    closed = [float((table < 0).mean()) for table in tables.values()]
-    ranked = sorted(range(len(names)), key=lambda i: (closed[i], i), reverse=True)
-    return [names[i] for i in sorted(ranked[:count])]
+    gates = {name: 1 / (1 + np.exp(-table)) for name, table in tables.items()}
+    ranked = sorted(gates, key=lambda name: (-(tables[name] < 0).mean(), gates[name].mean()))
+    return [name for name in gates if name in ranked[:count]]
 
 
 def closed_sentence(table: np.ndarray, count: int = 10) -> str:
