@@ -298,6 +298,8 @@ def test_missed_goals_name_their_networks():
     assert table["reason"].tolist() == [GOALS[name].reason for name in ("step", "pruned", "import")]
     assert results.goals_sentence({"rows": rows}) == "3 of 6 figures meet their goal."
     assert results.missed_table({"rows": rows[:1]}).empty
+    page = results.styled(table.assign(reason="a long reason " * 20)).to_html()
+    assert "a long reason " * 20 in page  # whole, as pandas would not show it
 
 
 @pytest.mark.parametrize(

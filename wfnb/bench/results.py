@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -13,10 +13,13 @@ from wfnb.bench.pruning import RELEARN_CAP
 from wfnb.paths import published_folder, runs_folder, write_whole
 from wfnb.reproduction.rendering import as_markdown
 
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
 __all__ = [
     "about", "calls_table", "compiling_table", "costs_sentence", "costs_table", "goals_sentence", "keep",
     "kept", "kept_elsewhere", "missed_table", "one_image_table", "page", "pruned_table", "ratios_table",
-    "results_file",
+    "results_file", "styled",
 ]  # fmt: skip
 
 # since then the rows of all layers are looked up together, with fewer kernel launches
@@ -202,6 +205,21 @@ def missed_table(results: dict[str, Any]) -> pd.DataFrame:
         if missed:
             lines[goal.what] = {"goal": goal.text, "missed by": ", ".join(figures), "reason": goal.reason}
     return _table(lines, "figure")
+
+
+def styled(table: pd.DataFrame) -> "Styler":
+    """A table as notebooks show it: whole texts, aligned at the left; only long texts are wrapped."""
+    short = [name for name in table.columns if name not in ("reason", "missed by")]
+    return (
+        table.style.set_properties(**{"text-align": "left"})
+        .set_properties(subset=short, **{"white-space": "nowrap"})
+        .set_table_styles(
+            [
+                {"selector": "th", "props": "text-align: left"},
+                {"selector": "th.row_heading", "props": "min-width: 17em"},
+            ]
+        )
+    )
 
 
 def goals_sentence(results: dict[str, Any]) -> str:
