@@ -120,6 +120,16 @@ def test_each_cell_of_table_1_says_why_it_is_empty(table1):
     assert table1.loc["Original", "paper Acc_r"] == rendering.NONE  # the paper has no ResNet-20
 
 
+def test_the_figure_of_table_1_says_that_nothing_was_run(finished_runs):
+    import matplotlib.pyplot as plt
+
+    from wfnb import figures
+
+    figure = figures.table1_figure(tables.table1("laptop"))
+    assert [text.get_text() for text in figure.texts] == ["no row has a finished run"]
+    plt.close(figure)
+
+
 def test_the_texts_of_a_table_are_escaped():
     shown = pd.DataFrame({"a_b": ["> 30 (10)", rendering.NONE], "x|y": ["1 ± 2", "5 % & <b>"]})
     latex = rendering.as_latex(shown)
