@@ -20,6 +20,7 @@ from wfnb.bench import comparison, measure, network, plots, processes, results, 
 from wfnb.bench.goals import GOALS, SMOKE, Scale, result_row
 from wfnb.bench.network import NetworkBench
 from wfnb.originals.training import training_step
+from wfnb.paths import published_folder
 
 CPU = torch.device("cpu")
 COMPILED = ("compiled_to_not", "training_compiled_to_not", "compile_seconds", "pays_off_from_steps")
@@ -219,12 +220,13 @@ def test_results_are_stored_and_formatted(tmp_path, monkeypatch):
         "costs": costs(WF_Net=(30, 98, 0), retrained=(90, 97, 0)),
     }  # fmt: skip
     assert results.keep(found) == tmp_path / "bench" / "cpu.json"
-    assert results.kept(CPU) == found
+    assert results.kept(CPU) == found | {"published": False}
     assert rows[0]["quartiles"] == [pytest.approx(0.75), pytest.approx(0.85)]
     table = results.ratios_table(found)
     assert table["resnet20"].tolist() == ["0.80 *", "1.00", "", ""]
     assert table["all"].tolist() == ["", "", "0.11", "1.10"]
     assert table["goal"].tolist() == ["<= 0.75", "<= 1.05", "<= 0.5", "<= 1.15"]
+    assert table["reason"].tolist() == [GOALS[n].reason for n in ("step", "one_row", "all_classes", "import")]
     page = (tmp_path / "bench" / "cpu.md").read_text()
     assert "a processor (cpu, 1 threads)" in page
     assert "compiled by torch.compile" not in page  # not measured
@@ -257,9 +259,75 @@ def test_results_of_the_other_kind_of_device(runs_folder):
     for kind in ("cpu", "cuda"):
         results.results_file(torch.device(kind)).parent.mkdir(parents=True, exist_ok=True)
         results.results_file(torch.device(kind)).write_text(json.dumps({"hardware": kind}))
-    assert results.kept_elsewhere(CPU) == {"hardware": "cuda"}
-    assert results.kept_elsewhere(torch.device("cuda")) == {"hardware": "cpu"}
-    assert results.kept(CPU) == {"hardware": "cpu"}
+    assert results.kept_elsewhere(CPU)["hardware"] == "cuda"
+    assert results.kept_elsewhere(torch.device("cuda"))["hardware"] == "cpu"
+    assert results.kept(CPU)["hardware"] == "cpu"
+
+
+def bare(name):
+    """Results without figures, of a machine with this name."""
+    hardware = {"device": "cpu", "name": name, "threads": 2}
+    return {"measured": "2026-11-27T10:00:00+00:00", "hardware": hardware, "libraries": {"torch": "2.0"}}
+
+
+def test_your_own_results_come_before_the_published_ones(runs_folder):
+    with pytest.raises(FileNotFoundError, match="wfnb bench --device cpu"):
+        results.kept(CPU)
+    for folder, name in ((published_folder(), "their machine"), (runs_folder, "your machine")):
+        (folder / "bench").mkdir(parents=True)
+        (folder / "bench" / "cpu.json").write_text(json.dumps(bare(name)))
+        text = results.about(results.kept(CPU))
+        assert f"{name} (cpu, 2 threads), 2026-11-27, torch 2.0" in text
+        assert text.startswith("Published results" if name == "their machine" else "Your own results")
+    early = bare("a machine") | {"measured": "2026-11-20T10:00:00+00:00"}
+    assert results.about(early).endswith("not re-measured.")
+
+
+def test_missed_goals_name_their_networks():
+    rows = [
+        result_row("step", "resnet20", [0.7]),
+        result_row("step", "vit_t", [0.92]),
+        result_row("open", "vit_t", [1.0]),
+        result_row("pruned", "some/run", [1.2]),
+        result_row("pruned", "other/run", [0.9]),
+        result_row("import", "", [2.0]),
+    ]
+    table = results.missed_table({"rows": rows})
+    assert table["missed by"].tolist() == ["vit_t 0.920", "1 of 2 runs", "2.000"]
+    assert list(table.index) == [GOALS[name].what for name in ("step", "pruned", "import")]
+    assert table["reason"].tolist() == [GOALS[name].reason for name in ("step", "pruned", "import")]
+    assert results.goals_sentence({"rows": rows}) == "3 of 6 figures meet their goal."
+    assert results.missed_table({"rows": rows[:1]}).empty
+    page = results.styled(table.assign(reason="a long reason " * 20)).to_html()
+    assert "a long reason " * 20 in page  # whole, as pandas would not show it
+
+
+@pytest.mark.parametrize(
+    ("ratios", "acc_f", "words"),
+    [
+        ((0.25,), 0, "takes 0.25 of its time for 10 classes; it is faster from 3 of 10 classes."),
+        ((1.5,), 0, "faster for none of these numbers of classes."),
+        ((0.25,), 5, "No schedule of WF-Net that was tried reaches the accuracies of random labels"),
+    ],
+)
+def test_the_sentence_on_costs(ratios, acc_f, words):
+    found = costs(ratios, WF_Net=(30, 98, acc_f), random_labels=(40, 90, 0), retrained=(900, 99, 0))
+    row = comparison.all_classes_row(found)
+    assert words in results.costs_sentence({"rows": [row], "costs": found})
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_quick_preset_is_your_own_run_or_else_the_published_one(own, runs_folder, monkeypatch):
+    monkeypatch.setattr(processes, "import_ratios", lambda repeats: [1.0])
+    monkeypatch.setattr(processes, "notebook_overhead", lambda repeats: [1.0])
+    assert [row["row"] for row in processes.process_rows(SMOKE)] == ["import", "notebook"]
+    for folder, seconds in ((published_folder(), 600), (runs_folder, 300))[: 1 + own]:
+        (folder / "quick").mkdir(parents=True)
+        (folder / "quick" / "run.json").write_text(json.dumps({"seconds": seconds, "cores": 2}))
+    row = processes.process_rows(SMOKE)[-1]
+    assert (row["figure"], row["published"]) == ((5.0, False) if own else (10.0, True))
+    table = results.ratios_table({"rows": [row], "scale": {"networks": []}})
+    assert table["all"].tolist() == ["5.00" if own else "10.00 (published run)"]
 
 
 def test_a_compiled_step_pays_once_what_it_saves_makes_up_for_compiling(monkeypatch):
@@ -300,7 +368,7 @@ def test_the_command_passes_device_and_repeats(monkeypatch):
     assert seen == [(CPU, Scale(repeats=3))]
 
 
-TRACKED = Path(__file__).parent.parent / "runs" / "bench"
+TRACKED = Path(__file__).parent.parent / "runs" / "published" / "bench"
 
 
 def stored(kind):
@@ -324,7 +392,9 @@ def test_labels_are_those_of_the_goals_and_not_those_stored():
     assert results.page(found) == results.page(stored("cpu"))
     axes = plots.benchmark_ratios([row for row in found["rows"] if row["network"] == "resnet20"])
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == [GOALS[row["row"]].what for row in found["rows"] if row["network"] == "resnet20"]
+    goals = [GOALS[row["row"]] for row in found["rows"] if row["network"] == "resnet20"]
+    assert labels == [f"{goal.what}\n(goal {goal.text})" for goal in goals]
+    assert not axes.texts  # nothing is written over the markers
     plt.close(axes.figure)
 
 

@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 import wfnb
-from wfnb.evaluation import filters
+from wfnb.evaluation import excitation, filters
 
 # three classes, six filters; the two lowest of each row: {1, 4}, {4, 0}, {1, 5}
 TABLE = np.array(
@@ -27,6 +27,51 @@ def test_known_rows_give_the_known_graph():
     assert filters.shared_filters(TABLE, 2, classes=3) == {}
     # a layer with fewer than ten filters: all are shared
     assert filters.shared_filters(TABLE, 10) == {f: [0, 1, 2] for f in range(6)}
+
+
+# three classes, four filters; closed are the negative ones
+SIGNED = np.array([[-2.0, -1.0, 0.5, -0.1], [0.3, -1.0, 2.0, 1.0], [1.0, 1.0, 0.2, 3.0]])
+
+
+def test_a_filter_is_closed_if_it_is_low_in_its_row_and_below_one_half():
+    assert filters.closed_filters(SIGNED, 2) == {0: [0], 1: [0, 1]}  # not 3: third lowest; not row 2: open
+    assert filters.closed_filters(SIGNED, 10) == {0: [0], 1: [0, 1], 3: [0]}
+    assert filters.closed_filters(np.abs(SIGNED)) == {}
+    assert filters.closed_sentence(SIGNED, 2) == "3 of the 6 lowest gates (2 a class) are below 0.5"
+    assert filters.closed_sentence(np.abs(SIGNED)).startswith("none of the 12 lowest gates (4 a class)")
+
+
+def test_the_busiest_layers_close_the_most_and_keep_the_order_of_the_network():
+    open_, narrow = np.ones((2, 4)), np.array([[-1.0, 1.0]])
+    tables = {"a": -open_, "b": 2 * open_, "c": narrow, "d": open_}
+    assert filters.busiest_layers(tables, 2) == ["a", "c"]
+    assert filters.busiest_layers(tables, 3) == ["a", "c", "d"]  # of equals the lower gates
+    assert filters.busiest_layers(tables, 9) == list("abcd")
+
+
+def test_closed_gates_by_part_and_head():
+    table = np.ones((2, 12))  # q0 q1 k0 k1 v0 v1, two features each
+    table[:, 10] = -1
+    table[0, 0] = -1
+    closed = filters.closed_by_head(table, 2)
+    assert closed == {"q": [0.25, 0.0], "k": [0.0, 0.0], "v": [0.0, 0.5]}
+    assert filters.heads_sentence(closed).endswith("q 12.5 %, k 0.0 %, v 25.0 %; the most in head 1 of v.")
+    assert filters.closed_by_head(table, None) == {}
+    assert "for transformers" in filters.heads_sentence({})
+    assert "the most" not in filters.heads_sentence(filters.closed_by_head(np.ones((2, 12)), 2))
+
+
+def test_the_graph_has_a_line_for_each_closed_gate():
+    import matplotlib.pyplot as plt
+
+    from wfnb import figures
+
+    closed = filters.closed_filters(SIGNED)
+    graph, _ = figures.filter_graph(closed, 1 / (1 + np.exp(-SIGNED)), ["a", "b", "c"], list("0123"), "conv")
+    lines = [line for line in graph.lines if len(line.get_xdata()) == 2]
+    assert len(lines) == sum(map(len, closed.values())) == 4
+    assert graph.get_title() == "conv\nfilters that a class closes: 3"
+    plt.close(graph.figure)
 
 
 def test_ties_are_broken_by_index():
@@ -97,6 +142,9 @@ def test_the_overlap_table_counts_each_layer(vit):
             for i in range(3)
         )
         assert overlap.loc[layer, "shared_by_chance"] == pytest.approx(chance)
+        assert overlap.loc[layer, "closed_pct"] == pytest.approx(100 * np.mean(table < 0))
+        closed = sum(int((np.sort(row)[:10] < 0).sum()) for row in table)
+        assert (overlap.loc[layer, "lowest"], overlap.loc[layer, "lowest_closed"]) == (100, closed)
 
 
 def test_random_rows_share_as_many_as_expected():
@@ -142,7 +190,7 @@ def test_an_original_that_confuses_nothing_has_no_correlation():
 
 def test_channel_means_are_those_of_the_original_layer(vit):
     images = torch.randn(5, 1, 16, 16)
-    means = filters.channel_means(vit, "blocks.0.attn.qkv", images, batch_size=2)
+    means = excitation.channel_means(vit, "blocks.0.attn.qkv", images, batch_size=2)
     with torch.no_grad():
         plain = vit.original()
         x = plain.norm_pre(plain._pos_embed(plain.patch_embed(images)))
@@ -152,8 +200,22 @@ def test_channel_means_are_those_of_the_original_layer(vit):
     conv = wfnb.WFNet(wfnb.create_model("resnet18", "digits", width=1 / 16).eval(), 10)
     with torch.no_grad(), conv.forgetting(2):
         torch.testing.assert_close(
-            filters.channel_means(conv, "conv1", images),
+            excitation.channel_means(conv, "conv1", images),
             conv.original().conv1(images).mean((2, 3)),
             atol=1e-5,
             rtol=1e-5,
         )
+
+
+def test_the_strongest_images_of_a_filter_and_their_classes():
+    means = torch.tensor([[0.1, 5.0], [0.9, 1.0], [0.5, 3.0], [0.7, 2.0]])
+    chosen = {"0": (0, [1, 2]), "1": (1, [0])}
+    images = excitation.strongest(means, chosen, count=2)
+    assert {name: index.tolist() for name, index in images.items()} == {"0": [1, 3], "1": [0, 2]}
+    found = excitation.shares(chosen, images, torch.tensor([0, 1, 0, 2]))
+    assert found["0"] == {"classes": [1, 2], "theirs_pct": 100.0, "by_chance_pct": 50.0, "images": 2}
+    assert found["1"] == {"classes": [0], "theirs_pct": 100.0, "by_chance_pct": 50.0, "images": 2}
+    assert len(excitation.strongest(means, chosen)["0"]) == 4
+    names = [str(i) for i in range(12)]
+    titles = excitation.filter_titles({"f": (7, list(range(12))), "g": (1, [3])}, names)
+    assert titles == {"f": "f\nclasses 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...", "g": "g\nclasses 3"}

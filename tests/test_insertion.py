@@ -194,6 +194,17 @@ def test_scores_count_the_classes_that_beat_chance(thin):
     assert scores["deletion_others_auc"] == pytest.approx(found.areas("deletion", images="others").mean())
 
 
+def test_the_tables_hold_the_areas(thin):
+    wf, images, labels = thin
+    found = insertion_deletion(wf, images, labels, steps=3)
+    areas, classes = found.area_table(), found.class_table([f"digit {c}" for c in range(10)])
+    assert areas.shape == (4, 3)
+    assert classes.shape == (10, 6)
+    expected = found.areas("deletion", "reverse", "others").mean()
+    assert areas.loc[("deletion", "others"), "reverse"] == pytest.approx(expected)
+    assert classes.loc["digit 7", ("insertion", "random")] == found.areas("insertion", "random")[7]
+
+
 def test_given_gates_are_used(thin):
     wf, images, _ = thin
     with torch.no_grad():

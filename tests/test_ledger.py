@@ -2,7 +2,8 @@
 
 import pytest
 
-from wfnb.reproduction.ledger import ledger, summarised, verdict
+from wfnb.reproduction import rendering
+from wfnb.reproduction.ledger import attempted, ledger, summarised, verdict
 
 
 def test_every_printed_figure_has_a_row():
@@ -24,6 +25,26 @@ def test_nothing_is_filled_in_where_nothing_was_run():
     assert (
         sentence == "200 printed figures: 0 reproduced, 0 within range, 0 not reproduced, 200 not attempted."
     )
+
+
+def test_only_what_was_run_is_shown_and_the_sentence_counts_the_rest():
+    frame, sentence = summarised("paper")
+    assert attempted(frame).empty
+    files = rendering.table_files("ledger", frame, attempted(frame), "The ledger", sentence)
+    assert len(files["ledger.csv"]) == 200
+    for kind in ("md", "html", "tex", "txt"):
+        assert "200 not attempted" in files[f"ledger.{kind}"]
+        assert "VGG-16" not in files[f"ledger.{kind}"]
+    assert all(line.startswith("%") for line in files["ledger.tex"].splitlines())
+    run = (frame["dataset"] == "MNIST") & (frame["arch"] == "VGG-16") & (frame["method"] == "WF-Net")
+    frame.loc[run, ["ours", "verdict"]] = [50.123456, "not reproduced"]
+    frame["ours_wfnb"] = frame["ours_wfnb"].mask(run & (frame["metric"] != "relearn_epochs"), 99.0)
+    shown = attempted(frame).set_index("metric")
+    assert list(shown.index) == ["acc_r_pct", "acc_f_pct", "zrf", "relearn_epochs"]
+    assert shown.loc["acc_r_pct", "ours"] == 50.123
+    assert shown["sd"].tolist() == [rendering.NONE] * 4
+    assert shown["ours_wfnb"].tolist() == [99.0, 99.0, 99.0, rendering.NONE]  # relearned once, under "ours"
+    assert shown["ours_author"].tolist() == ["not attempted"] * 3 + [rendering.NONE]
 
 
 @pytest.mark.parametrize(

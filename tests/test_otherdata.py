@@ -55,3 +55,10 @@ def test_halves_share_no_image_and_miss_none():
     halves = [[label for _, label in part] for part in wfnb.data.halved(listed)]
     assert sorted(halves[0] + halves[1]) == list(range(7))
     assert len(halves[1]) == 3
+
+
+def test_the_table_of_scores_has_a_row_a_source():
+    scores = {"acc_r_pct": 99.0, "acc_f_pct": 1.0, "zrf": 0.8, "probe_recall_pct": 95.0}
+    table = otherdata.scores_table({"held_out": scores | {"more": [1, 2]}, "other_data": scores})
+    assert table.to_dict("index") == {"held_out": scores, "other_data": scores}
+    assert table.index.name == "untrained_on"

@@ -14,7 +14,7 @@ MARKERS = "osD^vP*"
 
 
 def benchmark_ratios(rows: Sequence[Mapping[str, Any]], ax=None):
-    """Ratios with their quartiles, one marker per network, and a bar at each goal.
+    """Ratios with their quartiles, one marker per network, and a black bar at each goal.
 
     A hollow marker is the time of the same step without gates.
 
@@ -36,11 +36,11 @@ def benchmark_ratios(rows: Sequence[Mapping[str, Any]], ax=None):
         ax.plot(row["figure"], y, **marker)
         if "without_gates" in row:
             ax.plot(row["without_gates"], y, fillstyle="none", **marker)
-        ax.plot([row["limit"]] * 2, [at - 0.4, at + 0.4], color="black", linewidth=2)
-        goal = f"goal {chr(8805) if row['at_least'] else chr(8804)} {row['limit']:g}"
-        ax.text(row["limit"], at - 0.42, goal, fontsize=6, ha="center", va="bottom")
+    for at, name in enumerate(names):
+        ax.plot([GOALS[name].limit] * 2, [at - 0.4, at + 0.4], color="black", linewidth=2, zorder=0)
     ax.axvline(1, color="0.7", linestyle=":", zorder=0)
-    ax.set_yticks(range(len(names)), [GOALS[name].what for name in names], fontsize=8)
+    labels = [f"{GOALS[name].what}\n(goal {GOALS[name].text})" for name in names]
+    ax.set_yticks(range(len(names)), labels, fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="ratio", xlim=(0, None))
     styles = zip(networks, MARKERS, COLOURS, strict=False)

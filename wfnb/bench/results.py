@@ -3,19 +3,23 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
 from wfnb.bench.goals import GOALS
 from wfnb.bench.pruning import RELEARN_CAP
-from wfnb.paths import runs_folder, write_whole
-from wfnb.reproduction.tables import as_markdown
+from wfnb.paths import published_folder, runs_folder, write_whole
+from wfnb.reproduction.rendering import as_markdown
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
 
 __all__ = [
-    "calls_table", "compiling_table", "costs_table", "keep", "kept", "kept_elsewhere", "one_image_table",
-    "page", "pruned_table", "ratios_table", "results_file",
+    "about", "calls_table", "compiling_table", "costs_sentence", "costs_table", "goals_sentence", "keep",
+    "kept", "kept_elsewhere", "missed_table", "one_image_table", "page", "pruned_table", "ratios_table",
+    "results_file", "styled",
 ]  # fmt: skip
 
 # since then the rows of all layers are looked up together, with fewer kernel launches
@@ -38,21 +42,41 @@ def keep(results: dict[str, Any]) -> Path:
 
 
 def kept(device: torch.device) -> dict[str, Any]:
-    """The stored results.
+    """The stored results: your own, or else the published ones, which ``published`` tells.
 
     Raises:
-        FileNotFoundError: There are none.
+        FileNotFoundError: There are neither.
     """
-    path = results_file(device)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: `wfnb bench --device {device.type}` measures it.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    own = results_file(device)
+    for path in (own, published_folder() / "bench" / own.name):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8")) | {"published": path != own}
+    raise FileNotFoundError(f"there is no {own}: `wfnb bench --device {device.type}` measures it.")
 
 
 def kept_elsewhere(device: torch.device) -> dict[str, Any] | None:
     """The stored results of the other kind of device, GPU or CPU; ``None`` where there are none."""
-    other = torch.device("cuda" if device.type == "cpu" else "cpu")
-    return kept(other) if results_file(other).is_file() else None
+    try:
+        return kept(torch.device("cuda" if device.type == "cpu" else "cpu"))
+    except FileNotFoundError:
+        return None
+
+
+def about(results: dict[str, Any]) -> str:
+    """A sentence on where the results are from: whose they are, the machine, the date and torch's version."""
+    hardware = results["hardware"]
+    whose = "Published results" if results.get("published") else "Your own results"
+    text = (
+        f"{whose}: {hardware['name']} ({hardware['device']}, {hardware['threads']} threads), "
+        f"{results['measured'][:10]}, torch {results['libraries']['torch']}."
+    )
+    return " ".join([text, *_outdated(results)])
+
+
+def _outdated(results: dict[str, Any]) -> list[str]:
+    if results["measured"] < ROWS_LOOKED_UP_TOGETHER:
+        return ["Measured before the rows of all layers were looked up together; not re-measured."]
+    return []
 
 
 def page(results: dict[str, Any]) -> str:
@@ -123,9 +147,7 @@ def _introduction(results: dict[str, Any]) -> str:
     ]
     if device == "cpu":
         sentences.append("Nothing here was measured on a GPU.")
-    if results["measured"] < ROWS_LOOKED_UP_TOGETHER:
-        sentences.append("Measured before the rows of all layers were looked up together; not re-measured.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *_outdated(results)])
 
 
 def _reasons_table(results: dict[str, Any]) -> pd.DataFrame:
@@ -143,23 +165,67 @@ def _table(lines: dict[str, dict[str, Any]], index: str = "network") -> pd.DataF
 
 
 def ratios_table(results: dict[str, Any]) -> pd.DataFrame:
-    """One line per row of the benchmark, one column per network, and the goal; a star marks a missed goal.
+    """One line per row of the benchmark, one column per network, the goal and its reason.
 
-    Figures that belong to no network are in the column ``all``. Pruned networks have a table of their own.
+    A star marks a missed goal. Figures that belong to no network are in the column ``all``. Pruned networks
+    have a table of their own.
     """
     cells = pd.DataFrame(
         {
             "what": GOALS[row["row"]].what,  # and not as worded when measured
             "network": row["network"] if row["network"] in results["scale"]["networks"] else "all",
-            "figure": f"{row['figure']:.2f}{'' if row['met'] else ' *'}",
+            "figure": f"{row['figure']:.2f}{'' if row['met'] else ' *'}{_of_another_run(row)}",
         }
         for row in results["rows"]
         if row["row"] != "pruned"
     )
     table = cells.pivot(index="what", columns="network", values="figure").fillna("")
-    goals = {goal.what: f"{'>=' if goal.at_least else '<='} {goal.limit:g}" for goal in GOALS.values()}
-    order = [what for what in goals if what in table.index]
-    return table.loc[order].assign(goal=[goals[what] for what in order])
+    goals = {goal.what: goal for goal in GOALS.values() if goal.what in table.index}
+    return table.loc[list(goals)].assign(
+        goal=[goal.text for goal in goals.values()], reason=[goal.reason for goal in goals.values()]
+    )
+
+
+def _of_another_run(row: dict[str, Any]) -> str:
+    return " (published run)" if row.get("published") else ""
+
+
+def missed_table(results: dict[str, Any]) -> pd.DataFrame:
+    """The goals that are missed: the goal, its reason, and which networks miss it with which figure.
+
+    Of pruned networks, the number of runs that miss it.
+    """
+    lines = {}
+    for name, goal in GOALS.items():
+        rows = list(_rows(results, name))
+        missed = [row for row in rows if not row["met"]]
+        figures = [f"{row['network']} {row['figure']:.3f}".strip() for row in missed]
+        if name == "pruned":
+            figures = [f"{len(missed)} of {len(rows)} runs"]
+        if missed:
+            lines[goal.what] = {"goal": goal.text, "missed by": ", ".join(figures), "reason": goal.reason}
+    return _table(lines, "figure")
+
+
+def styled(table: pd.DataFrame) -> "Styler":
+    """A table as notebooks show it: whole texts, aligned at the left; only long texts are wrapped."""
+    short = [name for name in table.columns if name not in ("reason", "missed by")]
+    return (
+        table.style.set_properties(**{"text-align": "left"})
+        .set_properties(subset=short, **{"white-space": "nowrap"})
+        .set_table_styles(
+            [
+                {"selector": "th", "props": "text-align: left"},
+                {"selector": "th.row_heading", "props": "min-width: 17em"},
+            ]
+        )
+    )
+
+
+def goals_sentence(results: dict[str, Any]) -> str:
+    """How many of the measured goals are met."""
+    met = [row["met"] for row in results["rows"]]
+    return f"{sum(met)} of {len(met)} figures meet their goal."
 
 
 def compiling_table(results: dict[str, Any]) -> pd.DataFrame:
@@ -218,4 +284,22 @@ def costs_table(results: dict[str, Any]) -> pd.DataFrame:
     return table[["seconds", "networks", "bytes", "acc_r_pct", "acc_f_pct"]].assign(
         wf_net_steps=pd.Series(row["steps_by_method"], dtype="Int64"),
         wf_net_quicker_from_classes=pd.Series(row["pays_off_from_classes_by_method"], dtype="Int64"),
+    )
+
+
+def costs_sentence(results: dict[str, Any]) -> str:
+    """From how many classes WF-Net is faster than the cheapest single-class method, at equal accuracy."""
+    (row,) = _rows(results, "all_classes")
+    method, steps = row["against"].replace("_", " "), row["steps_by_method"][row["against"]]
+    if steps is None:
+        return (
+            f"No schedule of WF-Net that was tried reaches the accuracies of {method}, the cheapest method."
+        )
+    classes, first = results["costs"]["classes"], row["pays_off_from_classes"]
+    faster = (
+        f"from {first} of {classes} classes" if first <= classes else "for none of these numbers of classes"
+    )
+    return (
+        f"{method.capitalize()} is the cheapest single-class method. WF-Net with {steps} steps takes "
+        f"{row['figure']:.2f} of its time for {classes} classes; it is faster {faster}."
     )

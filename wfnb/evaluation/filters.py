@@ -9,17 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wfnb.net import WFNet
 
 __all__ = [
     "alpha_tables",
-    "channel_means",
+    "busiest_layers",
+    "closed_by_head",
+    "closed_filters",
+    "closed_sentence",
     "expected_shared",
     "filter_names",
     "heads_of",
+    "heads_sentence",
     "most_shared",
     "overlap_table",
     "qkv_parts",
@@ -51,6 +54,45 @@ def shared_filters(table: np.ndarray, count: int = 10, classes: int = 2) -> dict
     top = top_filters(table, count)
     owners = {int(f): np.nonzero((top == f).any(1))[0].tolist() for f in np.unique(top)}
     return {f: own for f, own in owners.items() if len(own) >= classes}
+
+
+def closed_filters(table: np.ndarray, count: int = 10) -> dict[int, list[int]]:
+    """Filters that rows close: among the ``count`` lowest of a row, with a gate below 0.5 (alpha < 0).
+
+    Returns:
+        Filter to the rows that close it; both ascending.
+
+    >>> closed_filters(np.array([[-1.0, 2.0, 0.5], [-2.0, -0.1, 3.0]]), count=2)
+    {0: [0, 1], 1: [1]}
+    """
+    owners = shared_filters(table, count, classes=1)
+    closed = {f: [c for c in own if table[c, f] < 0] for f, own in owners.items()}
+    return {f: own for f, own in closed.items() if own}
+
+
+def busiest_layers(tables: Mapping[str, np.ndarray], count: int = 3) -> list[str]:
+    """The ``count`` layers with the largest share of gates below 0.5, in the network's order.
+
+    Of equal shares the lower mean gate wins, then the earlier layer.
+
+    >>> busiest_layers({"a": np.array([[1.0, -1.0]]), "b": np.array([[1.0, 1.0]])}, 1)
+    ['a']
+    """
+    gates = {name: 1 / (1 + np.exp(-table)) for name, table in tables.items()}
+    ranked = sorted(gates, key=lambda name: (-(tables[name] < 0).mean(), gates[name].mean()))
+    return [name for name in gates if name in ranked[:count]]
+
+
+def closed_sentence(table: np.ndarray, count: int = 10) -> str:
+    """How many of the ``count`` lowest gates of the rows of ``table`` (K, C) are closed.
+
+    >>> closed_sentence(np.array([[-1.0, 2.0, 0.5], [-2.0, -0.1, 3.0]]), count=2)
+    '3 of the 4 lowest gates (2 a class) are below 0.5'
+    """
+    lowest = min(count, table.shape[1])
+    closed = sum(map(len, closed_filters(table, count).values()))
+    number = closed or "none"
+    return f"{number} of the {lowest * len(table)} lowest gates ({lowest} a class) are below 0.5"
 
 
 def expected_shared(chosen: Sequence[int], channels: int) -> float:
@@ -143,6 +185,33 @@ def qkv_parts(table: np.ndarray, heads: int) -> dict[str, np.ndarray]:
     return {name: parts[:, i] for i, name in enumerate(QKV)}
 
 
+def closed_by_head(table: np.ndarray, heads: int | None) -> dict[str, list[float]]:
+    """The share of gates below 0.5 by part (q, k, v) and head; empty for a convolution.
+
+    Args:
+        table: Alpha (K, 3 D) of a ``qkv`` projection.
+        heads: Its number of heads; ``None`` for a convolution (``heads_of``).
+    """
+    if heads is None:
+        return {}
+    return {part: (alpha < 0).mean((0, 2)).tolist() for part, alpha in qkv_parts(table, heads).items()}
+
+
+def heads_sentence(closed: Mapping[str, Sequence[float]]) -> str:
+    """Which part of an attention closes most, from ``closed_by_head``; for convolutions, that there is none.
+
+    >>> heads_sentence({"q": [0.2, 0.4], "k": [0.2, 0.2], "v": [0.0, 0.0]})
+    'Closed gates by part: q 30.0 %, k 20.0 %, v 0.0 %; the most in head 1 of q.'
+    """
+    if not closed:
+        return "No projections here: parts and heads are for transformers."
+    parts = ", ".join(f"{part} {100 * np.mean(shares):.1f} %" for part, shares in closed.items())
+    top = max(closed, key=lambda part: max(closed[part]))
+    if not max(closed[top]):
+        return f"Closed gates by part: {parts}."
+    return f"Closed gates by part: {parts}; the most in head {int(np.argmax(closed[top]))} of {top}."
+
+
 def filter_names(channels: int, heads: int | None = None) -> list[str]:
     """Names of filters: the number; in a ``qkv`` projection the part, the head, and the number in the head.
 
@@ -159,7 +228,8 @@ def overlap_table(tables: Mapping[str, np.ndarray], model: nn.Module, count: int
     """One line a layer: the number of ``filters``, those ``shared``, ``shared_by_chance``, and ``which``.
 
     By chance, each class draws as many filters of a convolution, or of q, k and v each, as it has among its
-    lowest.
+    lowest. ``closed_pct`` is the share of all gates below 0.5; ``lowest`` counts the ``count`` lowest gates
+    of all classes, ``lowest_closed`` those of them below 0.5.
     """
     rows = []
     for layer, table in tables.items():
@@ -171,8 +241,12 @@ def overlap_table(tables: Mapping[str, np.ndarray], model: nn.Module, count: int
             for part in _parts(channels, heads)
         )
         which = {names[f]: own for f, own in shared.items()}
-        rows.append((layer, channels, len(shared), by_chance, which))
-    columns = ["layer", "filters", "shared", "shared_by_chance", "which"]
+        closed_pct = 100 * float((table < 0).mean())
+        lowest_closed = sum(map(len, closed_filters(table, count).values()))
+        rows.append((layer, channels, len(shared), by_chance, which, closed_pct, top.size, lowest_closed))
+    columns = [
+        "layer", "filters", "shared", "shared_by_chance", "which", "closed_pct", "lowest", "lowest_closed",
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).set_index("layer")
 
 
@@ -180,23 +254,3 @@ def _parts(channels: int, heads: int | None) -> list[range]:
     """The filters of a convolution; or those of q, of k and of v."""
     width = channels if heads is None else channels // 3
     return [range(start, start + width) for start in range(0, channels, width)]
-
-
-@torch.inference_mode()
-def channel_means(wf: WFNet, layer: str, images: Tensor, batch_size: int = 500) -> Tensor:
-    """(N, C), the mean response of each filter of ``layer`` to each image in the original network.
-
-    The mean is over positions (convolution) or tokens (projection) of the layer's output, before norm and
-    activation.
-    """
-    means: list[Tensor] = []
-    hook = wf.filters[layer].register_forward_hook(
-        lambda module, args, output: means.append(output.mean((2, 3) if output.ndim == 4 else 1))
-    )
-    try:
-        with wf.forgetting(None):
-            for start in range(0, len(images), batch_size):
-                wf(images[start : start + batch_size])
-    finally:
-        hook.remove()
-    return torch.cat(means)

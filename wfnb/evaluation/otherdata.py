@@ -5,8 +5,9 @@ substitute with true labels exists: smooth random noise, each image labelled wit
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from wfnb.originals.images import ImageData, ImageSet
 from wfnb.originals.inference import predict
 
 if TYPE_CHECKING:
+    import pandas as pd
     from PIL.Image import Image
 
-__all__ = ["noise_images", "other_images", "printed_digits"]
+__all__ = ["noise_images", "other_images", "printed_digits", "scores_table"]
 
 # data set: (pixels a side to which its digits were scanned or scaled, share of the height that a digit fills)
 PRINTED = {"digits": (8, 1.0), "mnist": (28, 20 / 28)}
@@ -94,3 +96,16 @@ def noise_images(count: int, channels: int, size: int, seed: int = 0) -> Tensor:
     noise = torch.fft.irfft2(spectrum, s=(size, size))
     noise = noise / noise.std((1, 2, 3), keepdim=True)
     return (127.5 + 64 * noise).clamp(0, 255).round().to(torch.uint8)
+
+
+def scores_table(scores: Mapping[str, Mapping[str, Any]]) -> "pd.DataFrame":
+    """One row a source of images; Acc_r, Acc_f and probe recall in percent, and ZRF.
+
+    Args:
+        scores: By source, the metrics of the network that was untrained on it.
+    """
+    import pandas as pd
+
+    names = ["acc_r_pct", "acc_f_pct", "zrf", "probe_recall_pct"]
+    rows = {source: {name: own[name] for name in names} for source, own in scores.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("untrained_on")

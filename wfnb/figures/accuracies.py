@@ -103,11 +103,15 @@ def table1_figure(table: pd.DataFrame) -> Figure:
 
     Args:
         table: Columns ``dataset``, ``arch``, ``method``, ``recipe``, ``seeds``, ``acc_r_pct``, ``acc_f_pct``.
-            Rows with 0 seeds are left out.
+            Rows with 0 seeds are left out; the figure says so where no row is left.
     """
     labels = [f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)]
     table = table.assign(label=labels)
     table = table[table["seeds"] > 0]
+    if table.empty:
+        figure = plt.figure(figsize=(6, 1))
+        figure.text(0.5, 0.5, "no row has a finished run", ha="center", va="center")
+        return figure
     datasets, methods, networks = (list(table[column].unique()) for column in ("dataset", "label", "arch"))
     size = (10, 0.8 + (0.6 + 0.34 * len(methods)) * len(datasets))
     figure, axes = plt.subplots(

@@ -107,7 +107,7 @@ def head_matrix(
 
 
 def filter_graph(
-    shared: Mapping[int, Sequence[int]],
+    closed: Mapping[int, Sequence[int]],
     gates: np.ndarray,
     class_names: Sequence[str],
     names: Sequence[str],
@@ -115,24 +115,24 @@ def filter_graph(
     most: int = 40,
     axes: Sequence[Axes] | None = None,
 ) -> Sequence[Axes]:
-    """Filters that several classes share: a bipartite graph, and beside it the gates of these filters.
+    """Filters that classes close: a bipartite graph, and beside it the gates of these filters.
 
     Args:
-        shared: Filter to the classes that share it, ten at most (``wfnb.evaluation.filters.shared_filters``).
-        gates: (K, C), the gates of the layer; a dot marks the filters shared by a class.
+        closed: Filter to the classes that close it, ten at most (``wfnb.evaluation.filters.closed_filters``).
+        gates: (K, C), the gates of the layer; a dot marks the filters closed by a class.
         names: (C,), the name of each filter.
         most: The largest number of filters to draw; those of the most classes are kept.
         axes: Two matplotlib axes; by default a new figure whose height fits the number of filters.
     """
-    kept = sorted(shared, key=lambda f: (-len(shared[f]), f))[:most]
-    kept.sort(key=lambda f: (np.mean(shared[f]), f))  # near their classes, so that fewer lines cross
+    kept = sorted(closed, key=lambda f: (-len(closed[f]), f))[:most]
+    kept.sort(key=lambda f: (np.mean(closed[f]), f))  # near their classes, so that fewer lines cross
     n = len(kept)
     size = (9.5, max(3.4, 1.3 + 0.19 * n))
     graph, matrix = axes = axes_or_new(axes, size, 1, 2, sharey=True, width_ratios=(1.5, 1))
-    _draw_graph(graph, {f: shared[f] for f in kept}, class_names, names)
-    count = f"{n} of {len(shared)}" if n < len(shared) else f"{n}"
-    graph.set_title(f"{title}\n{count} shared filters", fontsize=10)
-    _draw_shared_gates(matrix, {f: shared[f] for f in kept}, gates, class_names)
+    _draw_graph(graph, {f: closed[f] for f in kept}, class_names, names)
+    count = f"{n} of {len(closed)}" if n < len(closed) else f"{n}"
+    graph.set_title(f"{title}\nfilters that a class closes: {count}", fontsize=10)
+    _draw_shared_gates(matrix, {f: closed[f] for f in kept}, gates, class_names)
     graph.set_ylim(max(n - 1, 1) + 0.7, -0.7)  # also sets the matrix's limits, which imshow changed
     return axes
 

@@ -13,7 +13,7 @@ Two controls move the gates in random and in reverse order. All is measured agai
 classes, evenly spaced among them; according to the paper, the gates have no impact on these.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,20 @@ class InsertionDeletion:
         table = chosen.pivot(index="class", columns="fraction", values="score")
         scores, fractions = torch.tensor(table.to_numpy()), torch.tensor(table.columns.to_numpy())
         return torch.trapezoid(scores, fractions, dim=1).numpy()
+
+    def area_table(self) -> pd.DataFrame:
+        """The areas averaged over classes: one row a curve and kind of images, one column an order."""
+        rows = {
+            (curve, images): {order: float(self.areas(curve, order, images).mean()) for order in ORDERS}
+            for curve in CURVES
+            for images in IMAGES
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["curve", "images"])
+
+    def class_table(self, class_names: Sequence[str]) -> pd.DataFrame:
+        """The areas on images of the class itself: one row a class, one column a curve and order."""
+        columns = {(curve, order): self.areas(curve, order) for curve in CURVES for order in ORDERS}
+        return pd.DataFrame(columns, index=pd.Index(class_names, name="class"))
 
     def scores(self) -> dict[str, object]:
         """The areas, as they stand in ``metrics.json``.

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from wfnb.evaluation import verdicts
+
 __all__ = ["ANSWERS", "answer"]
 
 Metrics = Mapping[str, Any]
+
+CURVES = ("insertion", "deletion")
 
 
 def answer(step: str, metrics: Metrics) -> str:
@@ -106,15 +110,65 @@ def _classes(classes: Sequence[int]) -> str:
 
 
 def _insertion(metrics: Metrics) -> str:
-    return ""
+    classes = len(metrics["insertion_auc_per_class"])
+    better = [f"{metrics[f'{curve}_beats_random_classes']} of {classes}" for curve in CURVES]
+    own = (
+        f"Re-opening the lowest gates first gives an insertion area of {metrics['insertion_auc']:.2f} "
+        f"(random order {metrics['insertion_random_auc']:.2f}; better in {better[0]} classes), "
+        f"closing them first a deletion area of {metrics['deletion_auc']:.2f} "
+        f"(random order {metrics['deletion_random_auc']:.2f}; better in {better[1]} classes)."
+    )
+    areas = {curve: metrics[f"{curve}_others_auc"] for curve in CURVES}
+    unaffected = [curve for curve in CURVES if verdicts.others_unaffected(metrics, curve)]
+    effect = {
+        2: "they are not affected",
+        1: f"only {''.join(unaffected)} leaves them unaffected",
+        0: "they are affected, too",
+    }
+    return (
+        f"{own} On images of other classes the areas are {areas['insertion']:.2f} (insertion) and "
+        f"{areas['deletion']:.2f} (deletion): {effect[len(unaffected)]}."
+    )
 
 
 def _filters(metrics: Metrics) -> str:
-    return ""
+    relation, similar = metrics["similarity_and_confusion"], verdicts.similar_rows(metrics)
+    rows = "It cannot be told whether confused classes have similar rows (no correlation is defined)"
+    if similar is not None:
+        rows = (
+            f"Classes that the original confuses {'have' if similar else 'do not have'} more similar rows "
+            f"(Spearman's rho {relation['spearman']:.2f}, {verdicts.p_text(relation['p'])})"
+        )
+    more, layers, p = verdicts.shared_by_layer(metrics)
+    sharing = "no layer is wide enough to compare the filters that classes share with chance"
+    if layers:
+        sharing = (
+            f"classes share more filters than by chance in {more} of {layers} layers "
+            f"(sign test {verdicts.p_text(p)})"
+        )
+    images = []
+    for name, excite in metrics["excite"].items():
+        own, count, _ = verdicts.strongest_images(excite)
+        images.append(f"{own} of {count} (filter {name}, by chance {excite['by_chance_pct']:.0f} %)")
+    return (
+        f"{rows}, and {sharing}. Of the images that activate a filter of the last layer most, those of the "
+        f"filter's own classes are {', '.join(images)}."
+    )
 
 
 def _without_training_set(metrics: Metrics) -> str:
-    return ""
+    base, other = metrics["training_split"], metrics["other_data"]["what"].partition(",")[0]
+    compared = {True: "does as well as on", False: "does worse than on", None: "cannot be judged by"}
+    parts = []
+    for source, what in {"held_out": "held-out images", "other_data": other}.items():
+        own, works = metrics[source], verdicts.works_without_training_set(metrics, source)
+        parts.append(
+            f"Untraining on {what} {compared[works]} the training split: "
+            f"Acc_r {own['acc_r_pct']:.2f} % and Acc_f {own['acc_f_pct']:.2f} % against "
+            f"{base['acc_r_pct']:.2f} and {base['acc_f_pct']:.2f} % (a linear probe still finds "
+            f"{own['probe_recall_pct']:.1f} % of the forgotten class)."
+        )
+    return " ".join(parts)
 
 
 ANSWERS: dict[str, Callable[[Metrics], str]] = {

@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 
 from wfnb.originals.names import paper_name
+from wfnb.reproduction.rendering import MISSING, NONE
 from wfnb.reproduction.runs import Finished
 from wfnb.reproduction.tables import Settings, collect, methods_of, paper_table1, paper_table2
 
-__all__ = ["TOLERANCE", "ledger", "summarised", "verdict"]
+__all__ = ["TOLERANCE", "attempted", "ledger", "summarised", "verdict"]
 
 Key = tuple[str, str, str, str]  # dataset, arch, method, recipe
 
@@ -103,3 +104,17 @@ def summarised(preset: str, settings: Settings = None) -> tuple[pd.DataFrame, st
     return frame, f"{len(frame)} printed figures: " + ", ".join(
         f"{counts.get(name, 0)} {name}" for name in names
     ) + "."
+
+
+def attempted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a ledger that were run, as shown: without the columns that are the same for all.
+
+    A dash stands for a number that does not exist, such as the standard deviation of a single run. A figure
+    of the recipe ``author`` or ``wfnb`` that was not run reads "not attempted".
+    """
+    own = frame[frame["verdict"] != "not attempted"].drop(columns=["table", "preset"])
+    shown = own.round(3).astype(object).where(own.notna() & (own != ""), NONE)
+    recipes = (own["method"] == "WF-Net") & (own["metric"] != "relearn_epochs")
+    for name in ("ours_author", "ours_wfnb"):
+        shown.loc[recipes & own[name].isna(), name] = MISSING
+    return shown

@@ -10,6 +10,7 @@ import pandas as pd
 from wfnb.originals.names import paper_name
 from wfnb.reproduction.cells import graph
 from wfnb.reproduction.presets import preset_named
+from wfnb.reproduction.rendering import MISSING, NONE
 from wfnb.reproduction.runs import Finished, MissingRunError, finished
 
 __all__ = [
@@ -128,13 +129,17 @@ def _values(own: list[dict], name: str) -> pd.Series:
 
 
 def format_table1(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 as texts: "mean ± sd" over seeds, "not attempted" where there is no run."""
+    """Table 1 as texts: "mean ± sd" over seeds.
+
+    A cell of ours that was not run reads "not attempted". A dash stands for what does not exist: a relearn
+    time of a method that has none, or a number that the paper does not print.
+    """
     shown = table[["dataset", "arch", "method"]].assign(arch=_arch(table))
     shown["method"] = [
         f"{m} ({r})" if r else m for m, r in zip(table["method"], table["recipe"], strict=True)
     ]
     shown["seeds"] = table["seeds"]
-    shown["classes"] = ["" if n == 0 else n for n in table["classes"]]
+    shown["classes"] = [MISSING if n == 0 else n for n in table["classes"]]
     titles = {
         "acc_r_pct": "Acc_r % ↑",
         "acc_f_pct": "Acc_f % ↓",
@@ -147,19 +152,24 @@ def format_table1(table: pd.DataFrame) -> pd.DataFrame:
         shown[title] = [_mean_and_sd(*figures, digits) for figures in zip(*columns, strict=True)]
     caps = table["relearn_cap"].dropna()
     if len(caps):
+        missing = [
+            MISSING if _relearned(*row) else NONE
+            for row in zip(table["method"], table["recipe"], strict=True)
+        ]
         shown[f"Relearn epochs of {caps.max():g} (failed) ↑"] = _relearn(
-            table, "relearn_epochs", "relearn_failures", table["classes"]
+            table, "relearn_epochs", "relearn_failures", table["classes"], missing
         )
-        shown["median"] = _plain(table["relearn_median_epochs"])
+        shown["median"] = _plain(table["relearn_median_epochs"], missing)
+    nothing = [NONE] * len(table)
     printed = {
         "paper_acc_r_pct": "paper Acc_r", "paper_acc_f_pct": "paper Acc_f", "paper_zrf": "paper ZRF",
     }  # fmt: skip
     for name, title in printed.items():
         if table[name].notna().any():
-            shown[title] = _plain(table[name])
+            shown[title] = _plain(table[name], nothing)
     if table["paper_relearn_epochs"].notna().any():
         shown["paper RT"] = _relearn(
-            table, "paper_relearn_epochs", "paper_relearn_failures", [10] * len(table)
+            table, "paper_relearn_epochs", "paper_relearn_failures", [10] * len(table), nothing
         )
     return shown.rename(columns={"dataset": "Data", "arch": "Network", "method": "Method"})
 
@@ -210,14 +220,14 @@ def format_table2(table: pd.DataFrame) -> pd.DataFrame:
     for curve, word, better in (("insertion", "better", pd.Series.gt), ("deletion", "lower", pd.Series.lt)):
         wins = better(table[f"{curve}_auc"], table[f"{curve}_random_auc"])
         shown[f"{curve} {word} than random"] = [
-            "not attempted" if not seeds else f"{'yes' if won else 'no'} ({count:.3g} of {classes:g} classes)"
+            MISSING if not seeds else f"{'yes' if won else 'no'} ({count:.3g} of {classes:g} classes)"
             for won, count, classes, seeds in zip(
                 wins, table[f"{curve}_beats_random_classes"], table["classes"], table["seeds"], strict=True
             )
         ]
     for name, title in {"paper_insertion_auc": "paper Ins", "paper_deletion_auc": "paper Del"}.items():
         if table[name].notna().any():
-            shown[title] = _plain(table[name])
+            shown[title] = _plain(table[name], [NONE] * len(table))
     return shown
 
 
@@ -228,61 +238,26 @@ def _arch(table: pd.DataFrame) -> list[str]:
 
 
 def _mean_and_sd(value: float, sd: float, seeds: int, digits: int) -> str:
-    if seeds == 0:
-        return "not attempted"
-    if pd.isna(value):
-        return "-"
+    if seeds == 0 or pd.isna(value):
+        return MISSING
     return f"{value:.{digits}f}" if pd.isna(sd) else f"{value:.{digits}f} ± {sd:.{digits}f}"
 
 
-def _plain(values: pd.Series) -> list[str]:
-    return ["" if pd.isna(value) else f"{value:g}" for value in values]
+def _plain(values: pd.Series, missing: Iterable[str]) -> list[str]:
+    return [no if pd.isna(value) else f"{value:g}" for value, no in zip(values, missing, strict=True)]
 
 
-def _relearn(table: pd.DataFrame, mean: str, failures: str, classes: Iterable[int]) -> list[str]:
+def _relearned(method: str, recipe: str) -> bool:
+    """Whether relearn times are measured for a method (and recipe)."""
+    return method not in ("Original", "Random gates") and recipe in ("", "wfnb")
+
+
+def _relearn(
+    table: pd.DataFrame, mean: str, failures: str, classes: Iterable[int], missing: Iterable[str]
+) -> list[str]:
     """The mean, and in parentheses how many classes failed, as in the paper; "> 100 (10)" where all did."""
     texts = []
-    for value, failed, count in zip(table[mean], table[failures], classes, strict=True):
+    for value, failed, count, no in zip(table[mean], table[failures], classes, missing, strict=True):
         more, digits = "> " if failed == count else "", 1 if value % 1 else 0
-        texts.append("" if pd.isna(value) else f"{more}{value:.{digits}f} ({failed:g})")
+        texts.append(no if pd.isna(value) else f"{more}{value:.{digits}f} ({failed:g})")
     return texts
-
-
-def as_markdown(shown: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown."""
-    # `DataFrame.to_markdown` pads columns: a longer text in one cell would change every line
-    lines = ["| " + " | ".join(shown.columns) + " |", "|" + "---|" * len(shown.columns)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in shown.to_numpy()]) + "\n"
-
-
-def as_latex(shown: pd.DataFrame) -> str:
-    """A table for a paper, with booktabs rules."""
-    styled = shown.astype(str).style.hide(axis="index").format(escape="latex")
-    styled = styled.format_index(escape="latex", axis="columns")
-    text = styled.to_latex(hrules=True, column_format="l" * len(shown.columns))
-    for sign, command in {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$"}.items():
-        text = text.replace(sign, command)
-    return text
-
-
-def as_html(shown: pd.DataFrame, title: str) -> str:
-    """A table as a self-contained page."""
-    style = (
-        "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}"
-        "td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}"
-    )
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
-        f"<h1>{title}</h1>{shown.to_html(index=False, border=0)}</html>\n"
-    )
-
-
-def table_files(name: str, table: pd.DataFrame, shown: pd.DataFrame, title: str) -> dict[str, object]:
-    """A table by file name: all figures as CSV; the texts as Markdown, LaTeX, HTML and plain text."""
-    return {
-        f"{name}.csv": table.set_index(table.columns[0]),
-        f"{name}.md": as_markdown(shown),
-        f"{name}.tex": as_latex(shown),
-        f"{name}.html": as_html(shown, title),
-        f"{name}.txt": shown.to_string(index=False) + "\n",
-    }
