@@ -1,7 +1,7 @@
 """One table of all published results, the paper's figures beside ours: the README's table of results.
 
-    python -m wfnb.reproduction.overview           # print it
-    python -m wfnb.reproduction.overview README.md # write it between the file's two markers
+python -m wfnb.reproduction.overview           # print it
+python -m wfnb.reproduction.overview README.md # write it between the file's two markers
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from wfnb.paths import published_folder, write_whole
-from wfnb.reproduction.tables import as_markdown
+from wfnb.reproduction.rendering import as_markdown
 
 __all__ = ["overview", "with_overview"]
 
@@ -46,7 +46,7 @@ def _row(preset: str, own: dict, table: pd.DataFrame) -> dict[str, str]:
         "Acc_r ↑": _with_sd(own, "acc_r"),
         "Acc_f ↓": _with_sd(own, "acc_f"),
         "probe recall ↓": f"{own['probe_recall_pct']:.1f} (original {original['probe_recall_pct']:.1f})",
-        "paper: Acc_r, Acc_f": f"{own['paper_acc_r_pct']:g}, {own['paper_acc_f_pct']:g}" if printed else "–",
+        "paper: Acc_r, Acc_f": f"{own['paper_acc_r_pct']:g}, {own['paper_acc_f_pct']:g}" if printed else "-",
         "seeds": str(own["seeds"]),
     }
 
