@@ -244,7 +244,7 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     """Measured for each finished run; here all gates count as closed, which changes predictions as well."""
     import torch
 
-    from wfnb.bench import pruning
+    from wfnb.bench import pruning, tables
     from wfnb.bench.goals import SMOKE, Scale
     from wfnb.evaluation.pruning import prune
     from wfnb.reproduction import runs
