@@ -14,6 +14,7 @@ from wfnb.figures.matrices import (
     gate_matrix,
     head_matrix,
     row_similarity,
+    rows_and_confusions,
 )
 from wfnb.figures.style import COLOURS
 
@@ -33,5 +34,6 @@ __all__ = [
     "method_bars",
     "relearn_curves",
     "row_similarity",
+    "rows_and_confusions",
     "table1_figure",
 ]
