@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from wfnb import cli
-from wfnb.bench import comparison, measure, network, plots, processes, results, timing
+from wfnb.bench import comparison, measure, network, plots, processes, results, tables, timing
 from wfnb.bench.goals import GOALS, SMOKE, Scale, result_row
 from wfnb.bench.network import NetworkBench
 from wfnb.originals.training import training_step
@@ -222,7 +222,7 @@ def test_results_are_stored_and_formatted(tmp_path, monkeypatch):
     assert results.keep(found) == tmp_path / "bench" / "cpu.json"
     assert results.kept(CPU) == found | {"published": False}
     assert rows[0]["quartiles"] == [pytest.approx(0.75), pytest.approx(0.85)]
-    table = results.ratios_table(found)
+    table = tables.ratios_table(found)
     assert table["resnet20"].tolist() == ["0.80 *", "1.00", "", ""]
     assert table["all"].tolist() == ["", "", "0.11", "1.10"]
     assert table["goal"].tolist() == ["<= 0.75", "<= 1.05", "<= 0.5", "<= 1.15"]
@@ -292,13 +292,13 @@ def test_missed_goals_name_their_networks():
         result_row("pruned", "other/run", [0.9]),
         result_row("import", "", [2.0]),
     ]
-    table = results.missed_table({"rows": rows})
+    table = tables.missed_table({"rows": rows})
     assert table["missed by"].tolist() == ["vit_t 0.920", "1 of 2 runs", "2.000"]
     assert list(table.index) == [GOALS[name].what for name in ("step", "pruned", "import")]
     assert table["reason"].tolist() == [GOALS[name].reason for name in ("step", "pruned", "import")]
-    assert results.goals_sentence({"rows": rows}) == "3 of 6 figures meet their goal."
-    assert results.missed_table({"rows": rows[:1]}).empty
-    page = results.styled(table.assign(reason="a long reason " * 20)).to_html()
+    assert tables.goals_sentence({"rows": rows}) == "3 of 6 figures meet their goal."
+    assert tables.missed_table({"rows": rows[:1]}).empty
+    page = tables.styled(table.assign(reason="a long reason " * 20)).to_html()
     assert "a long reason " * 20 in page  # whole, as pandas would not show it
 
 
@@ -313,7 +313,7 @@ def test_missed_goals_name_their_networks():
 def test_the_sentence_on_costs(ratios, acc_f, words):
     found = costs(ratios, WF_Net=(30, 98, acc_f), random_labels=(40, 90, 0), retrained=(900, 99, 0))
     row = comparison.all_classes_row(found)
-    assert words in results.costs_sentence({"rows": [row], "costs": found})
+    assert words in tables.costs_sentence({"rows": [row], "costs": found})
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -326,7 +326,7 @@ def test_the_quick_preset_is_your_own_run_or_else_the_published_one(own, runs_fo
         (folder / "quick" / "run.json").write_text(json.dumps({"seconds": seconds, "cores": 2}))
     row = processes.process_rows(SMOKE)[-1]
     assert (row["figure"], row["published"]) == ((5.0, False) if own else (10.0, True))
-    table = results.ratios_table({"rows": [row], "scale": {"networks": []}})
+    table = tables.ratios_table({"rows": [row], "scale": {"networks": []}})
     assert table["all"].tolist() == ["5.00" if own else "10.00 (published run)"]
 
 

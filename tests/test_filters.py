@@ -41,14 +41,6 @@ def test_a_filter_is_closed_if_it_is_low_in_its_row_and_below_one_half():
     assert filters.closed_sentence(np.abs(SIGNED)).startswith("none of the 12 lowest gates (4 a class)")
 
 
-def test_the_busiest_layers_close_the_most_and_keep_the_order_of_the_network():
-    open_, narrow = np.ones((2, 4)), np.array([[-1.0, 1.0]])
-    tables = {"a": -open_, "b": 2 * open_, "c": narrow, "d": open_}
-    assert filters.busiest_layers(tables, 2) == ["a", "c"]
-    assert filters.busiest_layers(tables, 3) == ["a", "c", "d"]  # of equals the lower gates
-    assert filters.busiest_layers(tables, 9) == list("abcd")
-
-
 def test_closed_gates_by_part_and_head():
     table = np.ones((2, 12))  # q0 q1 k0 k1 v0 v1, two features each
     table[:, 10] = -1

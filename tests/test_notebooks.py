@@ -264,7 +264,7 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     """Measured for each finished run; here all gates count as closed, which changes predictions as well."""
     import torch
 
-    from wfnb.bench import pruning, results
+    from wfnb.bench import pruning, tables
     from wfnb.bench.goals import SMOKE, Scale
     from wfnb.evaluation.pruning import prune
     from wfnb.reproduction import runs
@@ -288,7 +288,7 @@ def test_what_removing_closed_channels_saves(in_smoke, monkeypatch):
     assert row["same_predictions_pct"] == pytest.approx(10 * sum(same))
     assert [len(epochs) for epochs in row["relearn_epochs"].values()] == [2, 2]
     assert pruning.pruned_rows(Scale(), torch.device("cpu")) == []  # of other presets, of which nothing ran
-    table = results.pruned_table({"rows": [row]})
+    table = tables.pruned_table({"rows": [row]})
     assert table.loc[row["network"], "weights removed, %"] == round(row["removed_pct"], 1)
 
 

@@ -250,14 +250,14 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
     device = as_device(options.device)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler, which measures memory
-    from wfnb.bench import results
+    from wfnb.bench import results, tables
     from wfnb.bench.goals import Scale
     from wfnb.bench.measure import measure
 
     found = measure(device, Scale(repeats=options.repeats))
     path = results.keep(found)
-    ratios = results.ratios_table(found).to_string()
-    costs = results.costs_table(found).to_string(float_format="%.2f")
+    ratios = tables.ratios_table(found).drop(columns="reason").to_string()
+    costs = tables.costs_table(found).to_string(float_format="%.2f")
     print(f"{ratios}\n* goal missed\n\n{costs}\n-> {path}")
     return 0
 

@@ -15,7 +15,6 @@ from wfnb.net import WFNet
 
 __all__ = [
     "alpha_tables",
-    "busiest_layers",
     "closed_by_head",
     "closed_filters",
     "closed_sentence",
@@ -68,19 +67,6 @@ def closed_filters(table: np.ndarray, count: int = 10) -> dict[int, list[int]]:
     owners = shared_filters(table, count, classes=1)
     closed = {f: [c for c in own if table[c, f] < 0] for f, own in owners.items()}
     return {f: own for f, own in closed.items() if own}
-
-
-def busiest_layers(tables: Mapping[str, np.ndarray], count: int = 3) -> list[str]:
-    """The ``count`` layers with the largest share of gates below 0.5, in the network's order.
-
-    Of equal shares the lower mean gate wins, then the earlier layer.
-
-    >>> busiest_layers({"a": np.array([[1.0, -1.0]]), "b": np.array([[1.0, 1.0]])}, 1)
-    ['a']
-    """
-    gates = {name: 1 / (1 + np.exp(-table)) for name, table in tables.items()}
-    ranked = sorted(gates, key=lambda name: (-(tables[name] < 0).mean(), gates[name].mean()))
-    return [name for name in gates if name in ranked[:count]]
 
 
 def closed_sentence(table: np.ndarray, count: int = 10) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
-__all__ = ["noise_images", "other_images", "printed_digits", "scores_table"]
+__all__ = ["details", "noise_images", "other_images", "printed_digits", "scores_table"]
 
 # data set: (pixels a side to which its digits were scanned or scaled, share of the height that a digit fills)
 PRINTED = {"digits": (8, 1.0), "mnist": (28, 20 / 28)}
@@ -109,3 +109,26 @@ def scores_table(scores: Mapping[str, Mapping[str, Any]]) -> "pd.DataFrame":
     names = ["acc_r_pct", "acc_f_pct", "zrf", "probe_recall_pct"]
     rows = {source: {name: own[name] for name in names} for source, own in scores.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("untrained_on")
+
+
+def details(
+    sources: Mapping[str, tuple[ImageSet, ImageSet]],
+    known: Mapping[str, float],
+    histories: Mapping[str, "pd.DataFrame"],
+    what: str,
+) -> dict[str, dict[str, Any]]:
+    """How each source was used: its numbers of images, and where untraining stopped.
+
+    Args:
+        sources: By source, the images for untraining and those for early stopping.
+        known: By source, the original's accuracy on the former, in percent.
+        histories: By source, what ``untrain`` returned.
+        what: The description of the source ``other_data``.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, (train, val) in sources.items():
+        found[name] = {"images": len(train), "stop_images": len(val), "known_pct": known[name]}
+        found[name] |= {key: histories[name].attrs[key] for key in ("best_step", "stopped")}
+    labels = sources["other_data"][0].labels
+    found["other_data"] |= {"what": what, "classes_seen": int(labels.unique().numel())}
+    return found

@@ -14,6 +14,7 @@ from wfnb.figures.matrices import (
     filter_graph,
     head_matrix,
     row_similarity,
+    rows_and_confusions,
 )
 from wfnb.figures.style import COLOURS
 from wfnb.figures.tables import largest_confusion, method_table, rate_table, relearn_table
@@ -39,6 +40,7 @@ __all__ = [
     "relearn_curves",
     "relearn_table",
     "row_similarity",
+    "rows_and_confusions",
     "sweep_curves",
     "table1_figure",
 ]

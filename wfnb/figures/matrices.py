@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from wfnb.figures.style import COLOURS, MARKERS, axes_or_new, draw_gates, long_names
 
@@ -14,6 +16,7 @@ __all__ = [
     "filter_graph",
     "head_matrix",
     "row_similarity",
+    "rows_and_confusions",
 ]
 
 
@@ -39,6 +42,14 @@ def row_similarity(similarity: np.ndarray, class_names: Sequence[str], ax: Axes 
     style = {"cmap": "vlag", "vmin": -1, "vmax": 1, "fmt": ".2f"}
     xlabel = ylabel = "class forgotten"
     return _heat_map(similarity, class_names, xlabel, ylabel, "correlation of rows", ax, style)
+
+
+def rows_and_confusions(similarity: np.ndarray, counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """The correlations of the rows (left) beside the original's confusion matrix (right), both (K, K)."""
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    row_similarity(similarity, class_names, axes[0])
+    confusion_matrix(counts, class_names, axes[1])
+    return figure
 
 
 def _percent(counts: np.ndarray) -> np.ndarray:
