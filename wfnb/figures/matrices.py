@@ -20,7 +20,7 @@ __all__ = [
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes | None = None) -> Axes:
-    """A confusion matrix (K, K) of counts, in percent of each true class."""
+    """A confusion matrix (K, K) of counts, in percent of each true class; what rounds to 0 is blank."""
     style = {"cmap": "cividis", "vmin": 0, "vmax": 100, "fmt": ".0f"}
     return _heat_map(
         _percent(counts), class_names, "taken for", "true class", "% of the true class", ax, style
@@ -30,7 +30,10 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes | 
 def confusion_difference(
     before: np.ndarray, after: np.ndarray, class_names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """The change from one confusion matrix (K, K) to another, in percentage points of each true class."""
+    """The change from one confusion matrix (K, K) to another, in percentage points of each true class.
+
+    What rounds to 0 is blank.
+    """
     points = _percent(after) - _percent(before)
     style = {"cmap": "vlag", "vmin": -100, "vmax": 100, "fmt": "+.0f"}
     return _heat_map(points, class_names, "taken for", "true class", "points, after - before", ax, style)
@@ -63,13 +66,21 @@ def _heat_map(
     ax = axes_or_new(ax, (1.6 + 0.5 * k, 1.2 + 0.42 * k))
     written = len(class_names) <= 20
     names = list(class_names) if written else False
+    form = style["fmt"]
+    texts = [[_number(value, form) for value in line] for line in values] if written else False
     sns.heatmap(
-        values, ax=ax, annot=written, annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names,
-        cbar_kws={"label": label}, **style,
+        values, ax=ax, annot=texts, annot_kws={"fontsize": 7}, xticklabels=names, yticklabels=names,
+        cbar_kws={"label": label}, **{**style, "fmt": ""},
     )  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.tick_params(axis="y", rotation=0)
     return ax
+
+
+def _number(value: float, form: str) -> str:
+    """A value as text; blank if it rounds to a whole 0, so that the others stand out."""
+    text = format(value, form)
+    return "" if form.endswith(".0f") and float(text) == 0 else text
 
 
 def gate_matrix(gates: Mapping[str, np.ndarray], class_names: Sequence[str], axes=None) -> Sequence[Axes]:
