@@ -1,6 +1,5 @@
 """The explorer shows the numbers of the runs; its look-ups, uploads, and messages in the page."""
 
-
 import io
 import json
 import shutil
@@ -20,6 +19,7 @@ from wfnb.explorer.network import Explorer
 from wfnb.explorer.opening import open_lookups
 from wfnb.explorer.page import Page
 from wfnb.explorer.uploads import LARGEST_MB, read_image
+from wfnb.paths import project_root
 from wfnb.reproduction import runs
 from wfnb.reproduction.cells import Cell
 
@@ -433,3 +433,21 @@ def test_a_run_without_its_weights_is_not_offered(run, published):
     assert page.openable() == [run.cell]
     (published.parent / "train" / "model.safetensors").unlink()
     assert page.openable() == []
+
+
+def test_the_published_look_ups_are_those_of_the_published_run(monkeypatch, tmp_path):
+    """CIFAR-10 opens from its published files, without the data set."""
+    monkeypatch.setenv("WFNB_RUNS", str(tmp_path))
+    monkeypatch.setenv("WFNB_PUBLISHED", str(project_root() / "runs" / "published"))
+    monkeypatch.setattr("wfnb.originals.data.load_dataset", lambda *a, **o: 1 / 0)
+    look = open_lookups(page.BEST)
+    saved = json.loads((project_root() / "runs/published" / page.BEST.path / "metrics.json").read_text())
+    for c in range(10):
+        outcome = look.outcome({c})
+        assert outcome.acc_r_pct == pytest.approx(saved["acc_r_per_class_pct"][c], abs=0.05)
+        assert outcome.acc_f_pct == pytest.approx(saved["acc_f_per_class_pct"][c], abs=0.2)
+        assert outcome.zrf == pytest.approx(saved["zrf_per_class"][c], abs=1e-3)
+    with torch.no_grad():  # the kept logits are those of the network on the kept pictures
+        direct = look.wf(look.images, forget=3)
+    torch.testing.assert_close(look.outcome({3}).logits[0], direct, atol=1e-3, rtol=1e-3)
+    assert not list(tmp_path.rglob("*"))
