@@ -80,7 +80,7 @@ def numbers(look: Lookups, outcome: Outcome) -> str:
     others = "accuracy on all other classes" if outcome.classes else "accuracy on all classes"
     forgotten = "accuracy on the forgotten"
     zrf = "similarity to random, 0.31 to 1"
-    tiles = [("p_true", "True class", "mean probability below", after, before, "{:.3f}")]
+    tiles = [("p_true", "True class", "probability, images below", after, before, "{:.3f}")]
     if outcome.counts is not None:
         tiles = [
             ("acc_r_pct", "Acc_r", others, outcome.acc_r_pct, original.acc_r_pct, "{:.2f} %"),
