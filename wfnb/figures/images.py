@@ -23,12 +23,13 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 10) -> 
     return figure
 
 
-def feature_maps(groups: Mapping[str, np.ndarray], columns: Sequence[str]) -> Figure:
+def feature_maps(groups: Mapping[str, np.ndarray], columns: Sequence[str], label: str = "") -> Figure:
     """Feature maps under one colour range with a colour bar, so that pictures can be compared.
 
     Args:
         groups: The name of each row to its maps (C, H, W).
         columns: The C titles of the columns.
+        label: Of the colour bar.
     """
     maps = np.stack(list(groups.values()))  # (R, C, H, W)
     rows, count = maps.shape[:2]
@@ -42,7 +43,7 @@ def feature_maps(groups: Mapping[str, np.ndarray], columns: Sequence[str]) -> Fi
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.9)
+    figure.colorbar(image, ax=axes, shrink=0.9, label=label)
     return figure
 
 
