@@ -451,3 +451,18 @@ def test_the_published_look_ups_are_those_of_the_published_run(monkeypatch, tmp_
         direct = look.wf(look.images, forget=3)
     torch.testing.assert_close(look.outcome({3}).logits[0], direct, atol=1e-3, rtol=1e-3)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_missing_run_is_replaced_only_where_a_person_reads_so(run, monkeypatch, capsys):
+    missing = runs.Run(replace(CELL, step="explorer", preset="quick", arch="vgg16"), torch.device("cpu"))
+    shown = runs.Run(replace(CELL, step="explorer"), torch.device("cpu"))
+    monkeypatch.setenv("JPY_SESSION_NAME", "live")
+    assert page.available(shown) is shown
+    assert page.available(missing).cell == shown.cell
+    assert (
+        f"There is no run quick/digits/vgg16/seed0/untrain-wfnb. Showing {CELL.path}"
+        in capsys.readouterr().out
+    )
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    monkeypatch.setattr(page, "is_live", lambda: False)
+    assert page.available(missing) is missing

@@ -41,7 +41,7 @@ Channels that differ most between the classes are at the left. 0, closed<i class
 CLOSED = 0.5  # gates below this count as closed
 
 FILTERS = '<ul class="filters">{items}</ul>'
-FILTER = """<li><span>channel {channel}<br>gate {gate:.3f}</span>
+FILTER = """<li><span>channel {channel},<br> gate {gate:.3f}</span>
 <img alt="images that activate channel {channel} most: {names}" title="{names}" src="{address}"></li>"""
 
 

@@ -15,8 +15,9 @@ from wfnb.paths import published_folder
 from wfnb.progress import Progress, is_live
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.records import found
+from wfnb.reproduction.runs import Run
 
-__all__ = ["DEMO", "Page", "make_demo", "openable"]
+__all__ = ["DEMO", "Page", "available", "make_demo", "openable"]
 
 BEST = Cell("untrain", "laptop", "cifar10", "resnet20", recipe="wfnb")  # offered first, if it is there
 DEMO = Cell("untrain", "quick", "digits", "resnet18", recipe="wfnb")
@@ -49,6 +50,18 @@ def openable() -> list[Cell]:
         if _has(cell, "alpha.safetensors") and _has(cell.beside("train"), "model.safetensors")
     ]
     return sorted(cells, key=lambda cell: (cell != BEST, cell.recipe != "wfnb", not _is_own(cell)))
+
+
+def available(run: Run) -> Run:
+    """The run of a notebook, or, if its network cannot be opened, one with the best network that can.
+
+    Only where a person reads the sentence that says so: an execution without one keeps its parameters.
+    """
+    wanted, cells = replace(run.cell, step="untrain"), openable()
+    if wanted in cells or not cells or run.cell.plan.makes_missing or not is_live():
+        return run
+    print(f"There is no run {wanted.path}. Showing {cells[0].path} instead.")
+    return Run(replace(cells[0], step=run.cell.step), run.device)
 
 
 def _is_own(cell: Cell) -> bool:
