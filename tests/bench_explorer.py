@@ -19,9 +19,8 @@ import torch
 
 from wfnb.device import device_name
 from wfnb.explorer.app import free_port
-from wfnb.explorer.page import make_demo
+from wfnb.explorer.page import make_demo, openable
 from wfnb.paths import runs_folder, write_whole
-from wfnb.reproduction.runs import found
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 MOVES = 50
@@ -72,7 +71,7 @@ def measure(address: str) -> list[float]:
 
 def main() -> None:
     """Serve the page, measure, write the file."""
-    if not found("untrain"):
+    if not openable():
         make_demo()
     port = free_port("127.0.0.1", 18700)
     server = subprocess.Popen([sys.executable, "-m", "wfnb.cli", "app", "--port", str(port)])

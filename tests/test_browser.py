@@ -46,6 +46,7 @@ def runs_path(tmp_path_factory):
     given, folder = os.environ.get("WFNB_BROWSER_RUNS"), tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WFNB_RUNS", str(folder))
+        patch.setenv("WFNB_PUBLISHED", str(folder / "published"))
         for cell in (RESNET, VIT):
             for needed in (*cell.needed(), cell):
                 if given and (Path(given) / needed.path / "run.json").is_file():
@@ -59,6 +60,7 @@ def runs_path(tmp_path_factory):
 def runs_folder(runs_path, monkeypatch):
     """All tests of this module share the runs that the pages show."""
     monkeypatch.setenv("WFNB_RUNS", str(runs_path))
+    monkeypatch.setenv("WFNB_PUBLISHED", str(runs_path / "published"))
     return runs_path
 
 
@@ -168,6 +170,11 @@ def opened_in_lab(page, address: str):
     return page
 
 
+def ground(page) -> str:
+    """The background colour of the explorer."""
+    return page.locator(".wfnb-explorer").first.evaluate("e => getComputedStyle(e).backgroundColor")
+
+
 def slider(page, name: str = "Forget the class"):
     return page.get_by_role("slider", name=name)
 
@@ -202,19 +209,29 @@ def keyboard_and_mouse(page) -> None:
     check_class(page, RESNET, 7)
 
 
+def names_below_the_slider(page) -> None:
+    page.get_by_role("button", name="5", exact=True).click()
+    check_class(page, RESNET, 5)
+    assert slider(page).get_attribute("aria-valuetext") == "5"
+
+
 def several_classes(page) -> None:
     page.get_by_label("Forget several classes").select_option(["2", "7"])
     both = numbers(page, "2, 7")
     assert both["acc_f_pct"] < both["acc_r_pct"]
-    slider(page, "Share of gates re-opened").focus()
+    page.get_by_text("Forget the class: several: 2, 7").wait_for(timeout=PATIENCE)
+    slider(page, "Share of its gates re-opened").focus()
     page.keyboard.press("End")
-    numbers(page, "2, 7", share=1)
+    opened = numbers(page, "2, 7", share=1)
+    assert opened["acc_f_pct"] > both["acc_f_pct"]  # numbers, bars and matrices follow the share
     page.keyboard.press("Home")
     numbers(page, "2, 7")
+    page.get_by_role("button", name="none", exact=True).click()
+    numbers(page, "none")
 
 
 def another_network(page) -> None:
-    page.get_by_label("Network").select_option(label="ViT-T, recipe wfnb, seed 0 (quick)")
+    page.get_by_label("Network").select_option(label="ViT-T on Digits, seed 0")
     numbers(page, "none")
     slider(page).focus()
     page.keyboard.press("ArrowRight")
@@ -265,10 +282,27 @@ def controls_have_names(page) -> None:
             assert named, control.evaluate("e => e.outerHTML")
 
 
+def every_tab_stop_is_a_control(page) -> None:
+    """From the first list on, each Tab reaches the next control, and none twice."""
+    page.get_by_label("Data set").focus()
+    stops = []
+    for _ in range(8):
+        stops.append(
+            page.evaluate("(e => e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent)"
+                          "(document.activeElement)")
+        )  # fmt: skip
+        page.keyboard.press("Tab")
+    expected = ["Data set", "Network", "Recipe", "Forget the class", "Share of its gates re-opened"]
+    expected += ["Forget several classes", "Choose an image file of your own", "Layer"]
+    assert [stop.strip().removesuffix(" (0)") for stop in stops] == expected
+
+
 def drive(page, name: str, shots: Path, folder: Path) -> None:
     assert "What it is not" in page.locator(".wfnb-explorer h1 + p").inner_text()
     controls_have_names(page)
+    every_tab_stop_is_a_control(page)
     keyboard_and_mouse(page)
+    names_below_the_slider(page)
     page.screenshot(path=shots / f"{name}-1280.png")
     several_classes(page)
     uploads(page, folder)
@@ -284,10 +318,15 @@ def test_jupyterlab(page, lab, shots, tmp_path):
     drive(opened_in_lab(page, lab), "lab", shots, tmp_path)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (820, 1180)])
-def test_nothing_is_wider_than_the_page(page, voila, shots, width, height):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (820, 1180), (390, 844)])
+def test_nothing_is_wider_than_the_page(page, voila, shots, width, height, scheme):
     page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme=scheme)
     opened(page, voila)
+    red, green, blue = map(int, re.findall(r"\d+", ground(page))[:3])
+    assert (red + green + blue > 600) == (scheme == "light")
+    assert page.locator(".wfnb-explorer .noUi-target").first.bounding_box()["width"] > 0.6 * width
     slider(page).focus()
     page.keyboard.press("End")
     numbers(page, "9")
@@ -298,7 +337,7 @@ def test_nothing_is_wider_than_the_page(page, voila, shots, width, height):
         for box in (part.bounding_box() for part in page.locator(f".wfnb-explorer {selector}").all()):
             assert box is None or box["x"] + box["width"] <= width, selector
     page.set_viewport_size({"width": width, "height": 2600})
-    page.screenshot(path=shots / f"voila-whole-{width}.png")
+    page.screenshot(path=shots / f"voila-whole-{width}-{scheme}.png")
 
 
 def test_two_visitors_see_their_own_choices(browser, voila):
@@ -320,14 +359,14 @@ def test_an_error_in_a_callback_is_shown_and_the_page_lives_on(page, voila, shot
     kept = weights.read_bytes()
     weights.write_bytes(kept[:100])  # a run damaged while the page is open
     try:
-        page.get_by_label("Network").select_option(label="ViT-T, recipe wfnb, seed 0 (quick)")
+        page.get_by_label("Network").select_option(label="ViT-T on Digits, seed 0")
         alert = page.locator(".wfnb-alerts [role=alert]")
         alert.wait_for(timeout=PATIENCE)
         page.screenshot(path=shots / "voila-error.png")
         assert "vit_t" in alert.inner_text()
     finally:
         weights.write_bytes(kept)
-    page.get_by_label("Network").select_option(label="ResNet-18, recipe wfnb, seed 0 (quick)")
+    page.get_by_label("Network").select_option(label="ResNet-18 on Digits, seed 0")
     numbers(page, "none")
     assert alert.count() == 0
     slider(page).focus()
@@ -338,8 +377,8 @@ def test_an_error_in_a_callback_is_shown_and_the_page_lives_on(page, voila, shot
 def test_without_a_run_the_page_offers_to_make_one(page, tmp_path, shots):
     port = free_port("127.0.0.1", 19066)
     # as if the runs were deleted after the start
-    code = f"import wfnb.explorer.app as a; a.found = lambda step: [1]; a.serve(port={port})"
-    empty = {"WFNB_RUNS": str(tmp_path / "none")}
+    code = f"import wfnb.explorer.app as a; a.openable = lambda: [1]; a.serve(port={port})"
+    empty = {"WFNB_RUNS": str(tmp_path / "none"), "WFNB_PUBLISHED": str(tmp_path / "none")}
     with server([sys.executable, "-c", code], f"http://127.0.0.1:{port}", empty, tmp_path / "log") as address:
         page.goto(address)
         page.get_by_text("No finished run was found").wait_for(timeout=PATIENCE)

@@ -1,11 +1,19 @@
 """The lesson's checks tell right, wrong and missing answers apart, and no answer stops the notebook."""
 
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import wfnb
+from wfnb import figures
 from wfnb.evaluation import lesson
+from wfnb.paths import notebooks_folder
+
+plt.switch_backend("agg")
 
 
 @pytest.mark.parametrize("exercise", lesson.SOLUTIONS)
@@ -54,3 +62,40 @@ def test_the_solutions_are_what_the_library_does():
 def test_an_unknown_exercise_is_refused():
     with pytest.raises(ValueError, match="no exercise 6"):
         lesson.check(6, lesson.gate)
+
+
+def cells_until(text):
+    """The sources of the lesson's code cells, up to the one that contains ``text``."""
+    cells = json.loads((notebooks_folder() / "09_lesson.ipynb").read_text(encoding="utf-8"))["cells"]
+    for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+        yield source.replace('preset = "quick"', 'preset = "smoke"')
+        if text in source:
+            return
+
+
+def test_a_closed_channel_goes_dark_in_the_lesson_s_picture():
+    namespace = {}
+    for source in cells_until("channel 2 closed"):
+        plt.close("all")
+        exec(source, namespace)
+    pictures = [ax.images[0] for ax in plt.gcf().axes if ax.images]
+    shown = [picture.get_array() for picture in pictures[:8]]
+    ranges = {picture.get_clim() for picture in pictures[:8]}
+    assert len(ranges) == 1
+    ((low, high),) = ranges
+    before, after = shown[2], shown[6]
+    assert (before - after).max() > 0.2 * (high - low)  # the two pictures of channel 2 differ
+    assert after.max() < low + 0.06 * (high - low)
+    for channel in (0, 1, 3):
+        assert (shown[channel] == shown[4 + channel]).all()
+    plt.close("all")
+
+
+def test_feature_maps_share_one_range_and_have_a_colour_bar():
+    small, large = np.zeros((2, 3, 3)), np.full((2, 3, 3), 5.0)
+    figure = figures.feature_maps({"a": small, "b": large}, ["x", "y"])
+    *maps, bar = figure.axes
+    assert {ax.images[0].get_clim() for ax in maps} == {(0.0, 5.0)}
+    assert [ax.get_title() for ax in maps] == ["x", "y", "", ""]
+    assert bar.get_ylim() == (0.0, 5.0)
+    plt.close(figure)

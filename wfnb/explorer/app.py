@@ -5,10 +5,9 @@ import socket
 import threading
 import time
 
-from wfnb.explorer.page import make_demo
+from wfnb.explorer.page import make_demo, openable
 from wfnb.paths import notebooks_folder
 from wfnb.progress import Progress
-from wfnb.reproduction.runs import found
 
 __all__ = ["free_port", "page_only", "serve"]
 
@@ -45,7 +44,7 @@ def page_only(handler, notebook, cwd: str):
 def serve(ip: str = "127.0.0.1", port: int = 8866) -> None:
     """Serve the explorer until it is interrupted; prints the address when the server answers.
 
-    If no untraining run is finished, the digits run is made first (under a minute).
+    If there is no untraining run to show, the digits run is made first (under a minute).
 
     Raises:
         FileNotFoundError: Voila is not installed.
@@ -57,8 +56,8 @@ def serve(ip: str = "127.0.0.1", port: int = 8866) -> None:
         raise FileNotFoundError("Voila is not installed: pip install 'wfnb[app]'.") from error
     from traitlets.config import Config
 
-    if not found("untrain"):
-        print("no finished run: ResNet-18 is trained and untrained on digits first", flush=True)
+    if not openable():
+        print("no run to show: ResNet-18 is trained and untrained on digits first", flush=True)
         make_demo(Progress)
     port = free_port(ip, port)
     page = {"prelaunch_hook": page_only, "show_tracebacks": True, "strip_sources": True}

@@ -19,15 +19,14 @@ ROW_HEAD = '<th scope="row"{mark}>{name}</th>'
 CELL = '<td style="background:{background};color:{colour}">{text}</td>'
 
 # the plot spans x from 40 to 400 and y from 150 (probability 0) to 20 (probability 1)
-CURVE = """<svg viewBox="0 0 412 186" width="100%" style="max-width:520px" role="img" font-size="12"
- aria-label="{label}">
+CURVE = """<svg class="curve" viewBox="0 0 412 186" width="100%" style="max-width:520px" role="img"
+ font-size="12" aria-label="{label}">
 {levels}{ticks}<text x="220" y="183" text-anchor="middle">gates re-opened, %</text>
-<polyline points="{points}" fill="none" stroke="#0b5c97" stroke-width="2"/><g fill="#0b5c97">{dots}</g>
-<path d="M{x:.1f} 20V150" stroke="#a34300" stroke-dasharray="4 3"/>
-<rect x="{square_x:.1f}" y="{square_y:.1f}" width="12" height="12" fill="#a34300" stroke="#fff"/>
-<text x="{text_x:.1f}" y="{text_y:.1f}" text-anchor="{anchor}" font-weight="700" style="paint-order:stroke"
- stroke="#fff" stroke-width="3">{text}</text></svg>"""
-LEVEL = """<path d="M40 {y:.0f}H400" stroke="#ccc"/>
+<polyline points="{points}" fill="none" class="line"/><g class="dot">{dots}</g>
+<path d="M{x:.1f} 20V150" class="here" stroke-dasharray="4 3"/>
+<rect x="{square_x:.1f}" y="{square_y:.1f}" width="12" height="12" class="mark"/>
+<text x="{text_x:.1f}" y="{text_y:.1f}" text-anchor="{anchor}" class="value">{text}</text></svg>"""
+LEVEL = """<path d="M40 {y:.0f}H400" class="level"/>
 <text x="34" y="{text_y:.0f}" text-anchor="end">{level:g}</text>"""
 TICK = '<text x="{x:.0f}" y="166" text-anchor="middle">{percent:.0f}</text>'
 DOT = '<circle cx="{:.1f}" cy="{:.1f}" r="3"/>'
@@ -39,18 +38,27 @@ GATES_NOTE = """One line per class, one column per output channel ({channels}).
 Channels that differ most between the classes are at the left. 0, closed<i class="scale"
  style="background:linear-gradient(90deg,{scale})"></i>1, open."""
 
+CLOSED = 0.5  # gates below this count as closed
+
 FILTERS = '<ul class="filters">{items}</ul>'
-FILTER = """<li><span>channel {channel}<br>gate {gate:.3f}</span>
+FILTER = """<li><span>channel {channel},<br> gate {gate:.3f}</span>
 <img alt="images that activate channel {channel} most: {names}" title="{names}" src="{address}"></li>"""
 
 
 def confusions(look: Lookups, outcome: Outcome) -> tuple[str, str]:
-    """The test set's confusion matrix in percent of each true class, and its change from the original's."""
+    """The test set's confusion matrix in percent of each true class, and its change from the original's.
+
+    Both are empty if it is not measured.
+    """
     names = look.data.class_names
+    if outcome.counts is None:
+        return "", ""
     if len(names) > MAX_CLASSES:
         return section("Confusion", f"{len(names)} classes are too many for a table."), ""
     before, after = (
-        (100 * o.counts.double() / o.counts.sum(1, keepdim=True)).numpy() for o in (look.outcome(()), outcome)
+        (100 * counts.double() / counts.sum(1, keepdim=True)).numpy()
+        for counts in (look.original().counts, outcome.counts)
+        if counts is not None
     )
     matrix = _matrix(after, "cividis", 0, "{:.0f}", names, outcome.classes, "confusion matrix")
     label = "difference of the confusion matrices"
@@ -85,16 +93,12 @@ def _matrix(
     return MATRIX.format(long=long_names(class_names), label=label, heads=columns, rows=rows)
 
 
-def curve(look: Lookups, outcome: Outcome, at: int) -> str:
-    """The probability of the true class over the share of gates re-opened (insertion), one share marked.
-
-    Args:
-        at: Index in ``SHARES`` of the marked share.
-    """
+def curve(look: Lookups, outcome: Outcome) -> str:
+    """The probability of the true class over the share of gates re-opened (insertion), one share marked."""
     title = "Insertion: gates re-opened"
     if not outcome.classes:
         return section(title, "Choose a class to forget. Then re-open its gates with the second slider.")
-    values = true_class_probability(look, outcome).tolist()
+    values, at = true_class_probability(look, outcome).tolist(), outcome.at
     points = [(_x(share), _y(p)) for share, p in zip(SHARES, values, strict=True)]
     x, y = points[at]
     right = SHARES[at] > 0.6
@@ -153,21 +157,27 @@ def gates(look: Lookups, classes: Sequence[int], layer: str) -> str:
 
 
 def filters(look: Lookups, classes: Sequence[int], layer: str, count: int = 6) -> str:
-    """The filters with the lowest gates for ``classes``, and the test images that activate each most."""
+    """The closed filters (gate below 0.5), the lowest first, and the test images that activate them most."""
     title = "Most responsible filters"
     if not classes:
-        return section(title, "Choose a class to see the filters with its lowest gates.")
+        return section(title, "Choose a class to see the filters that close for it.")
     gate = look.wf.gates(set(classes))[layer].cpu()
+    closed = [channel for channel in gate.argsort(stable=True).tolist() if gate[channel] < CLOSED]
+    if not closed:
+        which = "this class" if len(classes) == 1 else "these classes"
+        text = f"No gate of this layer closes for {which}: the lowest is {float(gate.min()):.2f}."
+        return section(title, text)
     items = ""
-    for channel in gate.argsort(stable=True)[:count].tolist():
+    for channel in closed[:count]:
         index = look.exciting[layer][channel]
-        pixels = look.test_pixels(index)  # (n, H, W) or (n, H, W, 3)
+        pixels = look.picture(index)  # (n, H, W) or (n, H, W, 3)
         gap = [(0, 0), (0, 0), (0, 1)] + [(0, 0)] * (pixels.ndim - 3)
         items += FILTER.format(
             channel=channel,
             gate=float(gate[channel]),
-            names=", ".join(escape(look.test_label(i)) for i in index.tolist()),
+            names=", ".join(escape(look.picture_label(i)) for i in index.tolist()),
             address=png(np.concatenate(list(np.pad(pixels, gap, constant_values=1)), 1)),
         )
-    note = "The lowest gates, and the test images that activate each filter of the original most."
+    note = f"{len(closed)} of {len(gate)} gates are closed (below {CLOSED:g}). "
+    note += "The lowest, with the test images that activate each filter of the original most."
     return section(title, note, FILTERS.format(items=items))

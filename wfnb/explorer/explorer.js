@@ -9,9 +9,10 @@
   };
   const name = () => {
     for (const handle of document.querySelectorAll(".wfnb-explorer .noUi-handle")) {
-      const slider = handle.closest(".widget-slider");
-      set(handle, "aria-label", slider.querySelector("label, .widget-label")?.textContent);
-      set(handle, "aria-valuetext", slider.querySelector(".widget-readout")?.textContent);
+      // the label reads "NAME: VALUE"
+      const text = handle.closest(".widget-slider").querySelector(".widget-label")?.textContent ?? "";
+      set(handle, "aria-label", text.split(": ")[0]);
+      set(handle, "aria-valuetext", text.split(": ").slice(1).join(": "));
     }
     for (const numbers of document.querySelectorAll(".wfnb-explorer .wfnb-numbers")) {
       set(numbers, "aria-live", "polite");

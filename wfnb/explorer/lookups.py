@@ -1,41 +1,27 @@
-"""The tables behind the explorer, computed once so that moving the slider only looks up.
+"""Look-ups: the results with some classes forgotten and some gates re-opened, from tables computed once."""
 
-- for each class and each share of gates re-opened, the logits of a few test images;
-- for each class, the confusion matrix and the ZRF of the whole test set, as in ``metrics.json``;
-- for each filter, the test images that activate it most.
-
-The tables are cached in a file beside the run, with the SHA-256 of the alpha file they belong to.
-"""
-
-import copy
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wfnb.layers import WFConv2d
-from wfnb.metrics.retain_forget import class_counts, predict
-from wfnb.metrics.scores import row_counts
-from wfnb.metrics.zrf import zrf
+from wfnb.explorer.tables import SHARES, Bar, combined, compute_tables, logits_by_share, tallied
+from wfnb.metrics.retain_forget import predict
 from wfnb.net import WFNet
-from wfnb.originals.data import ImageData
+from wfnb.originals.images import ImageData, ImageSet
 from wfnb.progress import Progress
 
-__all__ = ["SHARES", "Lookups", "Outcome", "exciting_images", "logits_by_share", "reopened"]
+__all__ = ["SHARES", "Lookups", "Outcome"]
 
-SCHEMA = 1
-SHARES = tuple(i / 10 for i in range(11))  # of gates re-opened
-SHOWN = 40  # images in the grid
-SEARCHED = 500  # test images searched for those that activate a filter most
-LARGEST = 2**24  # entries of the table of all classes; above this, a class is computed when it is chosen
-
-Bar = Callable[[Sequence, str], Iterable]  # iterates over items and shows progress under a title
+IN_PASSING = 1000  # test images that are scored at once when a share is chosen
+LAST = len(SHARES) - 1  # all gates re-opened: the original network
+NOT_MEASURED = (
+    "Accuracies, bars and matrices are hidden: on this test set ({images:,} images) they are measured only "
+    "with 0 % and with 100 % of the gates re-opened."
+)
+NO_TEST_SET = "Accuracies, bars and matrices are hidden, because they need the test set: {error}"
 
 
 @dataclass(frozen=True)
@@ -44,20 +30,25 @@ class Outcome:
 
     Attributes:
         classes: The forgotten classes, sorted.
-        logits: (P, S, K), of the S shown images at each of the P shares of gates re-opened.
-        counts: (K, K), the confusion matrix of the test set, no gate re-opened.
+        at: The share of gates re-opened, as an index in ``SHARES``.
+        logits: (P, S, K), of the S shown images at each of the P shares.
+        counts: (K, K), the confusion matrix of the test set at this share; ``None`` if it is not measured.
         zrf: ZRF of the test images of these classes; NaN without a class or a random network.
+        note: Why ``counts`` is ``None``, in one sentence.
     """
 
     classes: tuple[int, ...]
+    at: int
     logits: Tensor
-    counts: Tensor
-    zrf: float
+    counts: Tensor | None
+    zrf: float = float("nan")
+    note: str = ""
 
     @property
     def acc_r_pct(self) -> float:
-        """Accuracy on the images of all other classes, in percent."""
-        return _accuracy(self.counts, [c for c in range(len(self.counts)) if c not in self.classes])
+        """Accuracy on the images of all other classes, in percent; NaN if it is not measured."""
+        k = self.logits.shape[2]
+        return _accuracy(self.counts, [c for c in range(k) if c not in self.classes])
 
     @property
     def acc_f_pct(self) -> float:
@@ -67,82 +58,17 @@ class Outcome:
     @property
     def per_class_pct(self) -> Tensor:
         """(K,), accuracy of each class in percent."""
+        if self.counts is None:
+            return torch.full((self.logits.shape[2],), torch.nan, dtype=torch.float64)
         counts = self.counts.double()
         return 100 * counts.diagonal() / counts.sum(1)
 
 
-def _accuracy(counts: Tensor, classes: Sequence[int]) -> float:
+def _accuracy(counts: Tensor | None, classes: Sequence[int]) -> float:
+    if counts is None:
+        return float("nan")
     own = counts[list(classes)].double()
     return 100 * float(own[range(len(classes)), list(classes)].sum() / own.sum())
-
-
-@contextmanager
-def reopened(wf: WFNet, share: float) -> Iterator[WFNet]:
-    """Within the context, ``share`` of the gates of every row and layer are 1, the lowest alpha first."""
-    saved = {name: table.detach().clone() for name, table in wf.alphas().items()}
-    try:
-        with torch.no_grad():
-            for name, table in wf.alphas().items():
-                count = int(share * table.shape[1] + 0.5)  # rounded as in the insertion metric
-                lowest = saved[name].argsort(dim=1, stable=True)[:, :count]
-                table.scatter_(1, lowest, torch.inf)  # sigmoid(inf) is exactly 1
-        yield wf
-    finally:
-        with torch.no_grad():
-            for name, table in wf.alphas().items():
-                table.copy_(saved[name])
-
-
-def combined(wf: WFNet, classes: Sequence[int]) -> WFNet:
-    """A copy whose row ``classes[0]`` holds the lowest gates of ``classes``, as for ``forget={...}``."""
-    wf = copy.deepcopy(wf)
-    with torch.no_grad():
-        for table in wf.alphas().values():
-            table[classes[0]] = table[list(classes)].amin(0)
-    return wf
-
-
-@torch.inference_mode()
-def logits_by_share(
-    wf: WFNet, images: Tensor, rows: Sequence[int], bar: Bar | None = None, batch_size: int = 500
-) -> Tensor:
-    """Logits (len(rows), P, N, K) of ``images`` (N, C, H, W) for each row and each of ``SHARES``."""
-    row = torch.tensor(rows, device=images.device).repeat_interleave(len(images))
-    index = torch.arange(len(images), device=images.device).repeat(len(rows))
-    batches = list(zip(index.split(batch_size), row.split(batch_size), strict=True))
-    tables = []
-    for share in SHARES if bar is None else bar(SHARES, "gates re-opened"):
-        with reopened(wf, share):
-            logits = torch.cat([wf(images[i], forget=r).float() for i, r in batches])
-        tables.append(logits.view(len(rows), len(images), -1))
-    return torch.stack(tables, 1).cpu()
-
-
-@torch.inference_mode()
-def exciting_images(wf: WFNet, images: Tensor, count: int = 6, batch_size: int = 100) -> dict[str, Tensor]:
-    """Indices (C_out, count) by layer name of the ``images`` that activate each filter of the original most.
-
-    The activation is the mean of the positive outputs over pixels or tokens.
-    """
-    means: dict[str, list[Tensor]] = {name: [] for name in wf.filters}
-
-    def record(name: str, layer: nn.Module):
-        places = (2, 3) if isinstance(layer, WFConv2d) else 1  # pixels of (B, C, H, W), tokens of (B, N, F)
-        return layer.register_forward_hook(
-            lambda module, args, out: means[name].append(out.relu().mean(places).float().cpu())
-        )
-
-    hooks = [record(name, layer) for name, layer in wf.filters.items()]
-    try:
-        for batch in images.split(batch_size):
-            wf(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {
-        name: torch.cat(parts).topk(min(count, len(images)), dim=0).indices.T.contiguous()
-        for name, parts in means.items()
-    }
 
 
 class Lookups:
@@ -152,14 +78,14 @@ class Lookups:
         wf: The network with its rows.
         data: The data set; its test split is shown and scored.
         random_model: The architecture freshly initialised, the reference of ZRF; ZRF is NaN without it.
-        path: The cache file of the tables; no cache by default.
-        alpha_sha256: SHA-256 of the alpha file; a cache of another file is computed again.
+        tables: As ``compute_tables`` gives them; computed by default.
+        load_test: Gives the test split when classes are chosen that ``tables`` do not hold; ``data.test`` by
+            default.
         bar: Called as ``bar(items, title)``; iterates over the items and shows the progress.
 
     Attributes:
-        index: (S,), indices of the shown test images, sorted by class.
-        images, labels: The shown test images.
-        exciting: Layer name to (C_out, 6), indices of the test images that activate each filter most.
+        images, labels: The S shown test images, normalised, and their classes.
+        exciting: Layer name to (C_out, 6): for each filter, the pictures that activate it most.
     """
 
     def __init__(
@@ -168,50 +94,50 @@ class Lookups:
         data: ImageData,
         random_model: nn.Module | None = None,
         *,
-        path: Path | None = None,
-        alpha_sha256: str = "",
+        tables: Mapping[str, Tensor] | None = None,
+        load_test: Callable[[], ImageSet] | None = None,
         bar: Bar = Progress,
     ) -> None:
         self.wf, self.data, self.bar = wf, data, bar
-        self._images, self._labels = data.test.all()
-        self.index = _first_of_each_class(self._labels.cpu(), SHOWN)
-        self.images, self.labels = self._images[self.index], self._labels[self.index].cpu()
-        about = {
-            "schema": SCHEMA,
-            "alpha_sha256": alpha_sha256,
-            "test_images": len(self._labels),
-            "random": bool(random_model),
-        }
-        tables = _read(path, json.dumps(about)) if path is not None else None
-        if tables is None:
-            tables = self._compute(random_model)
-            if path is not None:
-                _write(path, tables, json.dumps(about))
-        self._tables = tables
-        self.exciting = {name: tables[f"exciting.{name}"] for name in wf.filters}
-        self._outcomes: dict[tuple[int, ...], Outcome] = {}
+        self._random_model, self._load_test = random_model, load_test or (lambda: data.test)
+        self._tables = compute_tables(wf, data, random_model, bar) if tables is None else tables
+        device = next(wf.parameters()).device
+        self._pictures = ImageSet(self._tables["images"], self._tables["labels"], data.mean, data.std)
+        shown = self._pictures.subset(self._tables["shown"].long()).to(device)
+        self.images, self.labels = shown.all()[0], shown.labels.cpu()
+        self.exciting = {name: self._tables[f"exciting.{name}"].long() for name in wf.filters}
+        self._outcomes: dict[tuple[tuple[int, ...], int], Outcome] = {}
+        self._logits: dict[tuple[int, ...], Tensor] = {}
+        self._test: ImageSet | None = None
 
-    def outcome(self, classes: Iterable[int]) -> Outcome:
-        """The results with ``classes`` forgotten: looked up for one class, else computed at the first call.
+    def outcome(self, classes: Iterable[int], at: int = 0) -> Outcome:
+        """The results with ``classes`` forgotten and a share of gates re-opened.
+
+        Looked up where the tables hold them, else computed at the first call. For a share between 0 and 1
+        they are computed only if the test set is small.
+
+        Args:
+            at: The share, as an index in ``SHARES``.
 
         Raises:
             ValueError: All classes are chosen.
             IndexError: There is no such class.
         """
         chosen = tuple(sorted(set(classes)))
-        if chosen not in self._outcomes:
-            self._outcomes[chosen] = self._outcome(chosen)
-        return self._outcomes[chosen]
+        key = (chosen, at if chosen else 0)
+        if key not in self._outcomes:
+            self._outcomes[key] = self._outcome(*key)
+        return self._outcomes[key]
 
-    def original(self, classes: Iterable[int] = ()) -> Outcome:
+    def original(self, classes: Iterable[int] = (), at: int = 0) -> Outcome:
         """The results of the original network, scored as if ``classes`` were forgotten."""
-        tables, labels, chosen = self._tables, self._labels.cpu(), tuple(sorted(set(classes)))
-        logits, score = tables["original"], float("nan")
-        if chosen and "random" in tables:
-            own = torch.isin(labels, torch.tensor(chosen))
-            score = zrf(logits[own], tables["random"][own])
-        counts = class_counts(labels, logits.argmax(1), self.data.num_classes)
-        return Outcome(chosen, logits[self.index].expand(len(SHARES), -1, -1), counts, score)
+        chosen, counts = tuple(sorted(set(classes))), self._tables["original_counts"]
+        score = float("nan")
+        if chosen:  # ZRF is a mean over images, so that of several classes is their weighted mean
+            images = counts[list(chosen)].sum(1).double()
+            score = float((self._tables["original_zrf"][list(chosen)] * images).sum() / images.sum())
+        logits = self._tables["original"].expand(len(SHARES), -1, -1)
+        return Outcome(chosen, at, logits, counts, score)
 
     def logits(self, images: Tensor, classes: Sequence[int], bar: Bar | None = None) -> Tensor:
         """Logits (P, N, K) of any images with ``classes`` forgotten, at each share of gates re-opened."""
@@ -220,74 +146,57 @@ class Lookups:
         wf = self.wf if len(classes) == 1 else combined(self.wf, classes)
         return logits_by_share(wf, images, [classes[0]], bar)[0]
 
-    def test_pixels(self, index: Tensor) -> np.ndarray:
-        """The test images at ``index`` as pixels to show."""
-        return self.data.pixels(self._images[index])
+    def picture(self, index: Tensor) -> np.ndarray:
+        """The pixels to show of the pictures at ``index``."""
+        return self.data.pixels(self._pictures.batch(index)[0])
 
-    def test_label(self, index: int) -> str:
-        """The class name of a test image."""
-        return self.data.class_names[int(self._labels[index])]
+    def picture_label(self, index: int) -> str:
+        """The class name of a picture."""
+        return self.data.class_names[int(self._pictures.labels[index])]
 
-    def _outcome(self, chosen: tuple[int, ...]) -> Outcome:
-        tables = self._tables
+    def _outcome(self, chosen: tuple[int, ...], at: int) -> Outcome:
+        k = self.data.num_classes
+        for c in chosen:
+            if not 0 <= c < k:
+                raise IndexError(f"no class {c}: a class is a whole number from 0 to {k - 1}.")
+        if len(chosen) == k:
+            raise ValueError(f"All {k} classes cannot be forgotten at once: leave at least one.")
         if not chosen:
             return self.original()
-        if len(chosen) > 1 or "shown" not in tables:
-            counts, score = self._score(set(chosen), tables)
-            return Outcome(chosen, self.logits(self.images, chosen, self.bar), counts, score)
-        c, k = chosen[0], self.data.num_classes
-        if not 0 <= c < k:
-            raise IndexError(f"no class {c}: a class is a whole number from 0 to {k - 1}.")
-        return Outcome(chosen, tables["shown"][c], tables["counts"][c], float(tables["zrf"][c]))
+        counts, score, note = self._scores(chosen, at)
+        return Outcome(chosen, at, self._shown_logits(chosen), counts, score, note)
 
-    def _compute(self, random_model: nn.Module | None) -> dict[str, Tensor]:
-        wf, k = self.wf, self.data.num_classes
-        tables = {"original": predict(wf, self._images).cpu()}
-        if random_model is not None:
-            tables["random"] = predict(random_model, self._images).cpu()
-        for name, index in exciting_images(wf, self._images[:SEARCHED]).items():
-            tables[f"exciting.{name}"] = index
-        if k * k * len(SHARES) * len(self.index) <= LARGEST:
-            tables["shown"] = logits_by_share(wf, self.images, range(k), self.bar)
-            scores = [self._score(c, tables) for c in self.bar(range(k), "test set, class by class")]
-            tables["counts"] = torch.stack([counts for counts, _ in scores])
-            tables["zrf"] = torch.tensor([score for _, score in scores], dtype=torch.float64)
-        return tables
+    def _shown_logits(self, chosen: tuple[int, ...]) -> Tensor:
+        if len(chosen) == 1 and "logits" in self._tables:
+            return self._tables["logits"][chosen[0]]
+        if chosen not in self._logits:
+            self._logits[chosen] = self.logits(self.images, chosen, self.bar)
+        return self._logits[chosen]
 
-    def _score(self, forget: int | set[int], tables: dict[str, Tensor]) -> tuple[Tensor, float]:
-        random_logits = tables["random"].to(self._images.device) if "random" in tables else None
-        counts, score = row_counts(self.wf, forget, random_logits, self._images, self._labels)
-        return counts.cpu(), score
+    def _scores(self, chosen: tuple[int, ...], at: int) -> tuple[Tensor | None, float, str]:
+        """The confusion matrix, the ZRF, and why there are none."""
+        if at == LAST:
+            original = self.original(chosen)
+            return original.counts, original.zrf, ""
+        if len(chosen) == 1 and "counts" in self._tables and self._tables["counts"][chosen[0], at, 0, 0] >= 0:
+            return self._tables["counts"][chosen[0], at], float(self._tables["zrf"][chosen[0], at]), ""
+        images = int(self._tables["original_counts"].sum())
+        if at and images > IN_PASSING:
+            return None, float("nan"), NOT_MEASURED.format(images=images)
+        try:
+            test = self._test_set()
+        except FileNotFoundError as error:
+            return None, float("nan"), NO_TEST_SET.format(error=error)
+        tally = tallied(self.wf, chosen, SHARES[at], test, self.bar if images > IN_PASSING else None)
+        random = None
+        if self._random_model is not None:
+            own = torch.isin(test.labels, torch.tensor(chosen, device=test.labels.device))
+            random = predict(self._random_model, test.batch(own)[0]).cpu()
+        return tally.counts, tally.zrf(random), ""
 
-
-def _first_of_each_class(labels: Tensor, count: int) -> Tensor:
-    """Indices of about ``count`` images, sorted by class: the first images of each class, equally many."""
-    classes = labels.unique()
-    each = max(count // len(classes), 1)
-    return torch.cat([(labels == c).nonzero().flatten()[:each] for c in classes[:count]])
-
-
-def _read(path: Path, about: str) -> dict[str, Tensor] | None:
-    """The cached tables; ``None`` if the file is missing, damaged or of another network."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("wfnb_lookups") != about:
-                return None
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-    except (SafetensorError, FileNotFoundError):
-        return None
-
-
-def _write(path: Path, tables: dict[str, Tensor], about: str) -> None:
-    """Write the tables beside ``path`` and rename the complete file, so that no reader sees half a file."""
-    from safetensors.torch import save_file
-
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        contiguous = {name: table.contiguous() for name, table in tables.items()}
-        save_file(contiguous, partial, {"wfnb_lookups": about})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    def _test_set(self) -> ImageSet:
+        if self._test is None:
+            for _ in self.bar([0], f"reading {self.data.name} (downloaded if it is missing)"):
+                self._test = self._load_test()
+        assert self._test is not None
+        return self._test

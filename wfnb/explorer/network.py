@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wfnb.explorer import charts, views
 from wfnb.explorer.lookups import SHARES, Lookups
-from wfnb.explorer.markup import alert
+from wfnb.explorer.markup import MAX_CLASSES, alert, long_names
 from wfnb.explorer.panel import Panel, WidgetBar, reports_errors, unobserved
 from wfnb.explorer.uploads import read_image
 from wfnb.net import WFNet
@@ -18,7 +18,8 @@ from wfnb.originals.data import ImageData, load_dataset
 __all__ = ["Explorer"]
 
 HINT = """<p class=note>Hold Ctrl (or ⌘) to choose more than one; with the keyboard, Shift and the arrow keys.
-Rows are combined gate by gate: the lowest gate counts. The slider forgets one class at a time.</p>"""
+Rows are combined gate by gate: the lowest gate counts. Moving the slider chooses one class again.</p>"""
+FORGET, SHARE = "Forget the class", "Share of its gates re-opened"
 
 
 class Explorer(Panel):
@@ -50,7 +51,7 @@ class Explorer(Panel):
         self._numbers, self._grid, self._uploaded = map(
             _html, ("wfnb-numbers", "wfnb-grid", "wfnb-upload-note")
         )
-        self._stops, self._bars, self._curve, self._gates, self._filters = (w.HTML() for _ in range(5))
+        self._bars, self._curve, self._gates, self._filters = (w.HTML() for _ in range(4))
         self._matrix, self._difference = w.HTML(), w.HTML()
         self._arrange(data.class_names)
         self._show()
@@ -67,24 +68,24 @@ class Explorer(Panel):
 
     def _make_controls(self, class_names: Sequence[str], layers: list[str]) -> None:
         classes = [(name, c) for c, name in enumerate(class_names)]
-        slider = {"layout": {"width": "100%"}, "style": {"description_width": "210px"}}
-        self.forget = w.SelectionSlider(
-            options=[("none", -1), *classes], description="Forget the class", **slider
-        )
-        self.share = w.SelectionSlider(
-            options=[(f"{100 * share:.0f} %", i) for i, share in enumerate(SHARES)],
-            description="Share of gates re-opened",
-            **slider,
-        )
+        self.forget = _slider([("none", -1), *classes], FORGET)
+        self.share = _slider([(f"{100 * share:.0f} %", i) for i, share in enumerate(SHARES)], SHARE)
+        self.forget.add_class("wfnb-classes")
+        self._stops = _stops(self.forget, class_names)
+        for stop in self._stops:
+            stop.on_click(self._stop_clicked)
         self.several = w.SelectMultiple(
             options=classes,
             rows=min(len(classes), 10),
             description="Forget several classes",
-            layout={"width": "340px"},
-            style=slider["style"],
+            layout={"width": "auto", "max_width": "340px"},
+            style={"description_width": "auto"},
         )
         self.layer = w.Dropdown(
-            options=layers, value=layers[-1], description="Layer", layout={"width": "340px"}
+            options=layers,
+            value=layers[-1],
+            description="Layer",
+            layout={"width": "auto", "max_width": "340px"},
         )
         title = "Choose an image file of your own"
         self.upload = w.FileUpload(accept="image/*", multiple=False, description=title, tooltip=title)
@@ -102,7 +103,7 @@ class Explorer(Panel):
         self.work.children = [
             w.HTML(views.sprite(self.look, scope), layout={"display": "none"}),
             self.forget,
-            self._stops,
+            _stop_box(self._stops, class_names),
             self._progress.widget,
             self._numbers,
             self.share,
@@ -117,6 +118,14 @@ class Explorer(Panel):
         with unobserved(self.several, self._several_chosen):
             self.several.value = ()
         self._show()
+
+    @reports_errors
+    def _stop_clicked(self, stop: w.Button) -> None:
+        choice = self._stops.index(stop) - 1
+        if self.forget.value != choice:
+            self.forget.value = choice
+        elif self.several.value:  # "none" while several classes are chosen
+            self._slid({})
 
     @reports_errors
     def _several_chosen(self, change: dict) -> None:
@@ -152,16 +161,25 @@ class Explorer(Panel):
         self._show_own(self.classes)
 
     def _show(self) -> None:
-        classes, at, look = self.classes, self.share.value, self.look
-        outcome = look.outcome(classes)
-        self._numbers.value = views.numbers(look, outcome, at)
-        self._grid.value = views.grid(look, outcome, at)
-        self._stops.value = views.stops(look.data.class_names, classes)
-        self._curve.value = charts.curve(look, outcome, at)
+        classes, look = self.classes, self.look
+        self._say_choice(classes)
+        outcome = look.outcome(classes, self.share.value)
+        self._numbers.value = views.numbers(look, outcome)
+        self._grid.value = views.grid(look, outcome)
+        self._curve.value = charts.curve(look, outcome)
         self._bars.value = views.bars(look, outcome)
         self._matrix.value, self._difference.value = charts.confusions(look, outcome)
         self._show_layer(classes)
         self._show_own(classes)
+
+    def _say_choice(self, classes: Sequence[int]) -> None:
+        """Write the choice above the sliders and mark the chosen names below the first."""
+        self.forget.description = f"{FORGET}: {views.chosen(self.look.data.class_names, classes)}"
+        share = self.share.label if classes else "choose a class first"
+        self.share.description = f"{SHARE}: {share}"
+        _mark(self.forget, "wfnb-several", len(classes) > 1)
+        for c, stop in enumerate(self._stops, start=-1):
+            _mark(stop, "on", c in classes or (c < 0 and not classes))
 
     def _show_layer(self, classes: Sequence[int]) -> None:
         self._gates.value = charts.gates(self.look, classes, self.layer.value)
@@ -176,6 +194,40 @@ class Explorer(Panel):
         self._uploaded.value = views.own_image(self.look, image, before, after, notes)
 
 
+def _slider(options: Sequence[tuple[str, int]], description: str) -> w.SelectionSlider:
+    """A slider whose description above it also says its value."""
+    slider = w.SelectionSlider(options=options, description=description, readout=False)
+    slider.layout.width, slider.style.description_width = "100%", "auto"
+    return slider
+
+
+def _stops(slider: w.SelectionSlider, class_names: Sequence[str]) -> list[w.Button]:
+    """A button for each value of the slider, no tab stops: the slider does the same by keyboard.
+
+    None for more than 20 classes.
+    """
+    if len(class_names) > MAX_CLASSES:
+        return []
+    names = [name for name, _ in slider.options]
+    return [w.Button(description=name, tooltip=f"{FORGET}: {name}", tabbable=False) for name in names]
+
+
+def _stop_box(stops: list[w.Button], class_names: Sequence[str]) -> w.Box:
+    box = w.Box(stops)
+    box.add_class("stops")
+    if long_names(class_names):
+        box.add_class("long")
+    return box
+
+
+def _mark(widget: w.DOMWidget, css_class: str, on: bool) -> None:
+    """Give a widget a CSS class, or take it away."""
+    if on:
+        widget.add_class(css_class)
+    else:
+        widget.remove_class(css_class)
+
+
 def _html(css_class: str) -> w.HTML:
     widget = w.HTML()
     widget.add_class(css_class)
@@ -188,4 +240,6 @@ def _row(*parts: tuple[w.Widget, int]) -> w.Box:
         widget.layout.flex, widget.layout.min_width = f"1 1 {width}px", "0"
         widget.layout.margin = "4px 16px 4px 0"
     layout = {"display": "flex", "flex_flow": "row wrap", "align_items": "flex-start", "width": "100%"}
-    return w.Box([widget for widget, _ in parts], layout=layout)
+    box = w.Box([widget for widget, _ in parts], layout=layout)
+    box.add_class("wfnb-row")
+    return box

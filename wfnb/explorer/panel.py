@@ -93,9 +93,10 @@ class WidgetBar:
 
     def __call__(self, items: Sequence, title: str) -> Iterator:
         self.bar.max = len(items)
+        count = f", {{}} of {len(items)}" if len(items) > 1 else ""
         try:
             for done, item in enumerate(items):
-                self.say(f"Computing: {title}, {done} of {len(items)}", done)
+                self.say(f"Computing: {title}{count.format(done)}", done)
                 yield item
         finally:
             self.hide()

@@ -14,22 +14,21 @@ from torch import Tensor
 from wfnb.explorer.lookups import SHARES, Lookups, Outcome
 from wfnb.explorer.markup import MAX_CLASSES, long_names, mark, names_of, png, section
 
-__all__ = ["bars", "changes", "grid", "numbers", "own_image", "sprite", "stops", "true_class_probability"]
+__all__ = ["bars", "changes", "chosen", "grid", "numbers", "own_image", "sprite", "true_class_probability"]
 
 SIDE = 52  # pixels of an image in the grid
 COLUMNS = 10
 
-STOPS = '<ul class="stops{long}" aria-hidden="true">{items}</ul>'
-STOP = "<li{chosen}>{name}</li>"
-
 TILES = """<div class="tiles" data-forgotten="{names}" data-share="{share}" aria-label="forgotten: {names}">
-{tiles}</div>"""
+{tiles}</div>{note}"""
+NOTE = '<p class="note why">{note}</p>'
 TILE = (
     '<div class="tile" data-metric="{metric}" data-value="{value!r}">'
     "<span>{title}: {about}</span><b>{text}</b><span>original {original}</span></div>"
 )
 
 SPRITE = """<style>
+.{scope} {{ --classes: {stops} }}
 .{scope} .grid .px {{ background-image: url({address}); background-size: {width}px {height}px }}
 </style>"""
 GRID = """<ul class="grid{long}" style="grid-template-columns:repeat({columns},minmax({side}px,{width}px))">
@@ -55,16 +54,10 @@ OWN_IMAGE = """<div class="own"><img alt="your image as the network sees it" src
 </div></div>"""
 
 
-def stops(class_names: Sequence[str], classes: Sequence[int]) -> str:
-    """The class names under the slider, the chosen ones marked; empty for more than 20 classes."""
-    if len(class_names) > MAX_CLASSES:
-        return ""
-    chosen = set(classes) or {-1}
-    items = "".join(
-        STOP.format(chosen=" class=on" if c in chosen else "", name=escape(name))
-        for c, name in enumerate(["none", *class_names], start=-1)
-    )
-    return STOPS.format(long=long_names(class_names), items=items)
+def chosen(class_names: Sequence[str], classes: Sequence[int]) -> str:
+    """What the slider says: "none", a class, or "several: ..."."""
+    names = ", ".join(class_names[c] for c in classes)
+    return f"several: {names}" if len(classes) > 1 else names or "none"
 
 
 def true_class_probability(look: Lookups, outcome: Outcome) -> Tensor:
@@ -77,29 +70,31 @@ def true_class_probability(look: Lookups, outcome: Outcome) -> Tensor:
     return probability.gather(2, look.labels[own].expand(len(SHARES), -1)[..., None]).mean((1, 2))
 
 
-def numbers(look: Lookups, outcome: Outcome, at: int) -> str:
+def numbers(look: Lookups, outcome: Outcome) -> str:
     """Acc_r, Acc_f, ZRF and the probability of the true class, each with its unit and the original's value.
 
-    Args:
-        at: Index in ``SHARES``; only the probability depends on it.
+    What is not measured is left out, with a note that says why.
     """
     original = look.original(outcome.classes)
-    after, before = (float(true_class_probability(look, o)[at]) for o in (outcome, original))
+    after, before = (float(true_class_probability(look, o)[outcome.at]) for o in (outcome, original))
     others = "accuracy on all other classes" if outcome.classes else "accuracy on all classes"
     forgotten = "accuracy on the forgotten"
     zrf = "similarity to random, 0.31 to 1"
-    tiles = [
-        ("acc_r_pct", "Acc_r", others, outcome.acc_r_pct, original.acc_r_pct, "{:.2f} %"),
-        ("acc_f_pct", "Acc_f", forgotten, outcome.acc_f_pct, original.acc_f_pct, "{:.2f} %"),
-        ("zrf", "ZRF", zrf, outcome.zrf, original.zrf, "{:.3f}"),
-        ("p_true", "True class", "mean probability below", after, before, "{:.3f}"),
-    ]
+    tiles = [("p_true", "True class", "probability, images below", after, before, "{:.3f}")]
+    if outcome.counts is not None:
+        tiles = [
+            ("acc_r_pct", "Acc_r", others, outcome.acc_r_pct, original.acc_r_pct, "{:.2f} %"),
+            ("acc_f_pct", "Acc_f", forgotten, outcome.acc_f_pct, original.acc_f_pct, "{:.2f} %"),
+            ("zrf", "ZRF", zrf, outcome.zrf, original.zrf, "{:.3f}"),
+            *tiles,
+        ]
     shown = ""
     for metric, title, about, value, was, form in tiles:
         text, old = ("-" if np.isnan(v) else form.format(v) for v in (value, was))
         shown += TILE.format(metric=metric, value=value, title=title, about=about, text=text, original=old)
     names = names_of(outcome.classes, look.data.class_names)
-    return TILES.format(names=names, share=SHARES[at], tiles=shown)
+    note = NOTE.format(note=escape(outcome.note)) if outcome.note else ""
+    return TILES.format(names=names, share=SHARES[outcome.at], tiles=shown, note=note)
 
 
 def sprite(look: Lookups, scope: str) -> str:
@@ -115,13 +110,19 @@ def sprite(look: Lookups, scope: str) -> str:
     for i, image in enumerate(pixels):
         y, x = divmod(i, COLUMNS)
         sheet[y * size : (y + 1) * size, x * size : (x + 1) * size] = image
-    return SPRITE.format(scope=scope, address=png(sheet), width=COLUMNS * SIDE, height=rows * SIDE)
+    return SPRITE.format(
+        scope=scope,
+        stops=look.data.num_classes + 1,
+        address=png(sheet),
+        width=COLUMNS * SIDE,
+        height=rows * SIDE,
+    )
 
 
-def grid(look: Lookups, outcome: Outcome, at: int) -> str:
+def grid(look: Lookups, outcome: Outcome) -> str:
     """The shown images with the prediction before and after; one column per class for at most ten classes."""
     names, labels = look.data.class_names, look.labels.tolist()
-    before, after = look.outcome(()).logits[0].argmax(1), outcome.logits[at].argmax(1)
+    before, after = look.outcome(()).logits[0].argmax(1), outcome.logits[outcome.at].argmax(1)
     changed = before != after
     items = "".join(
         _image(i, names[labels[i]], names[before[i]], names[after[i]]) for i in _by_columns(labels)
@@ -169,7 +170,7 @@ def _by_columns(labels: Sequence[int]) -> list[int]:
 
 def changes(before: Outcome, after: Outcome, class_names: Sequence[str]) -> list[str]:
     """A title for each shown image: the predicted class, or before → after if it changed."""
-    was, now = (outcome.logits[0].argmax(1).tolist() for outcome in (before, after))
+    was, now = (outcome.logits[outcome.at].argmax(1).tolist() for outcome in (before, after))
     return [
         class_names[b] if b == a else f"{class_names[b]} → {class_names[a]}"
         for b, a in zip(was, now, strict=True)
@@ -177,7 +178,12 @@ def changes(before: Outcome, after: Outcome, class_names: Sequence[str]) -> list
 
 
 def bars(look: Lookups, outcome: Outcome) -> str:
-    """The accuracy of each class before and after, as bars with numbers; the 20 most changed classes."""
+    """The accuracy of each class before and after, as bars with numbers; the 20 most changed classes.
+
+    Empty if it is not measured.
+    """
+    if outcome.counts is None:
+        return ""
     names, forgotten = look.data.class_names, outcome.classes
     before, after = look.outcome(()).per_class_pct.tolist(), outcome.per_class_pct.tolist()
     by_change = sorted(range(len(names)), key=lambda c: (c not in forgotten, -abs(after[c] - before[c])))

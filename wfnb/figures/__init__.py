@@ -7,7 +7,7 @@ Colours come from a colour-blind palette; markers, hatches or printed numbers re
 from wfnb.figures.accuracies import accuracy_bars, change_bars, method_bars, table1_figure
 from wfnb.figures.curves import history_curves, insertion_curves, relearn_curves, sweep_curves
 from wfnb.figures.gates import gate_matrix, most_closed
-from wfnb.figures.images import excitation_grid, image_grid
+from wfnb.figures.images import excitation_grid, feature_maps, image_grid
 from wfnb.figures.matrices import (
     confusion_difference,
     confusion_matrix,
@@ -26,6 +26,7 @@ __all__ = [
     "confusion_difference",
     "confusion_matrix",
     "excitation_grid",
+    "feature_maps",
     "filter_graph",
     "gate_matrix",
     "head_matrix",

@@ -21,7 +21,7 @@ __all__ = [
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes | None = None) -> Axes:
-    """A confusion matrix (K, K) of counts, in percent of each true class."""
+    """A confusion matrix (K, K) of counts, in percent of each true class; what rounds to 0 is blank."""
     style = {"cmap": "cividis", "vmin": 0, "vmax": 100, "fmt": ".0f"}
     return _heat_map(
         _percent(counts), class_names, "taken for", "true class", "% of the true class", ax, style
@@ -31,7 +31,10 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], ax: Axes | 
 def confusion_difference(
     before: np.ndarray, after: np.ndarray, class_names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """The change from one confusion matrix (K, K) to another, in percentage points of each true class."""
+    """The change from one confusion matrix (K, K) to another, in percentage points of each true class.
+
+    What rounds to 0 is blank.
+    """
     points = _percent(after) - _percent(before)
     style = {"cmap": "vlag", "vmin": -100, "vmax": 100, "fmt": "+.0f"}
     return _heat_map(points, class_names, "taken for", "true class", "points, after - before", ax, style)
