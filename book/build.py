@@ -1,5 +1,6 @@
 """Builds the book: `python book/build.py FOLDER` writes `FOLDER/html/index.html`. A warning is an error."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,11 @@ __all__ = ["build"]
 
 
 def build(folder: Path) -> int:
-    """Gather the pages in ``folder/source`` and build them into ``folder/html``; Sphinx's exit status."""
+    """Gather the pages in ``folder/source`` and build them into ``folder/html``; Sphinx's exit status.
+
+    The folder is emptied first, so that the site holds no page of an earlier build.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
     stage(folder / "source")
     options = ["-q", "-n", "-W", "--keep-going", "-c", str(Path(__file__).parent)]
     return main([*options, "-d", str(folder / "doctrees"), str(folder / "source"), str(folder / "html")])

@@ -27,6 +27,7 @@ exclude_patterns = ["README.md", "generated", "runs"]  # included in pages, or l
 
 # notebooks are shown as they were published
 nb_execution_mode = "off"
+nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # their pictures
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
@@ -50,7 +51,9 @@ html_static_path = ["static"]
 html_css_files = ["book.css"]
 html_math_renderer = "mathml"
 html_copy_source = True
+html_context = {"default_mode": "auto"}
 html_theme_options = {
+    "navbar_persistent": [],  # the search is in the side bar
     "use_download_button": True,
     "use_fullscreen_button": False,
     "use_sidenotes": False,

@@ -42,10 +42,8 @@ ROOT_TEXTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
 def stage(folder: Path) -> None:
-    """Gather all pages in ``folder``, which is emptied first."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / "runs").mkdir()
+    """Gather all pages in ``folder``, which is empty or missing."""
+    (folder / "runs").mkdir(parents=True)
     (folder / "runs" / "published").symlink_to(published_folder(), target_is_directory=True)
     for name in ("LICENSE", "CITATION.cff", ".gitignore", "Snakefile", "environment.yml"):
         shutil.copyfile(project_root() / name, folder / name)

@@ -104,7 +104,6 @@ def summary(presets: list[str]) -> str:
                     "Preset": f"[{preset}](results/{preset}.md)",
                     "Data": row["dataset"],
                     "Network": row["arch"] + (" (thin)" if row["thin"] else ""),
-                    "Seeds": row["seeds"],
                     "Acc_r % ↑, original": number(original["acc_r_pct"]),
                     "ours": number(row["acc_r_pct"]),
                     "paper": number(printed.get("paper_acc_r_pct"), "g"),
@@ -171,11 +170,10 @@ def runs_page(runs: list[Published]) -> str:
         "Each row is one execution of one notebook. A run with a link was published with its executed "
         "notebook. The command makes the run again on your machine.\n",
     ]
-    for preset in dict.fromkeys(run.cell.preset for run in runs):
+    for preset in reversed(PRESETS):
         rows = [
             {
                 "Run": f"[{short(run.cell)}]({run.page})" if run.page else short(run.cell),
-                "Notebook": run.cell.notebook.stem,
                 "Command": f"`{run.command}`",
                 "Seconds": f"{run.record['seconds']:.0f}",
                 "Device": run.record["device"]["name"],
@@ -184,7 +182,8 @@ def runs_page(runs: list[Published]) -> str:
             for run in runs
             if run.cell.preset == preset
         ]
-        parts.append(f"## Preset {preset}\n\n{table(rows)}")
+        if rows:
+            parts.append(f"## Preset {preset}\n\n{table(rows)}")
     return "\n".join(parts)
 
 
