@@ -10,6 +10,7 @@ cell writes more files than the graph names.
 """
 
 import json
+import re
 
 from snakemake.logging import logger
 
@@ -17,10 +18,11 @@ from wfnb.paths import runs_folder
 from wfnb.reproduction.cells import graph
 from wfnb.reproduction.steps import STEPS
 from wfnb.reproduction.reproduce import CellLines
+from wfnb.reproduction.settings import parse_settings
 from wfnb.reproduction.staleness import code_of
 
 PRESET = config.get("preset", "quick")
-CELLS = {cell.path: cell for cell in graph(PRESET, config.get("settings") or "")}
+CELLS = {cell.path: cell for cell in graph(PRESET, parse_settings(config.get("settings") or ""))}
 RUNS = str(runs_folder())
 LIBRARY = {
     notebook: [local(str(file)) for file in code_of(notebook).files]
@@ -44,7 +46,7 @@ PRIORITY = {
 
 
 wildcard_constraints:
-    path="|".join(CELLS),
+    path="|".join(map(re.escape, CELLS)),
 
 
 rule all:

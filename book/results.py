@@ -10,7 +10,9 @@ import pandas as pd
 from wfnb.originals.names import ARCHITECTURES, TASKS, paper_name
 from wfnb.paths import published_folder
 from wfnb.reproduction.cells import Cell
+from wfnb.reproduction.overview import overview
 from wfnb.reproduction.presets import PRESETS
+from wfnb.reproduction.tables import as_markdown
 
 __all__ = ["Published", "not_executed", "pages", "published_runs"]
 
@@ -72,48 +74,15 @@ def pages(runs: list[Published]) -> dict[str, str]:
     found |= {f"gallery/{preset}.md": gallery_page(preset) for preset in presets}
     return found | {
         "runs.md": runs_page(runs),
-        "generated/summary.md": summary(presets),
+        "generated/overview.md": as_markdown(overview()),
         "generated/explorer.md": explorer_times(),
         "generated/fastpath.md": fast_path(),
     }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a Markdown table; a missing value is an empty cell."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
-def number(value: float | None, form: str = ".2f") -> str:
-    """A number as text; empty where it is missing."""
-    return "" if pd.isna(value) else f"{value:{form}}"
-
-
-def summary(presets: list[str]) -> str:
-    """Recipe ``wfnb`` beside the printed numbers, for each network that was untrained."""
-    rows = []
-    for preset in presets:
-        table1 = pd.read_csv(published_folder() / preset / "tables" / "table1.csv")
-        ours = table1[(table1["recipe"] == "wfnb") & (table1["seeds"] > 0)]
-        for _, row in ours.iterrows():
-            same = (table1["dataset"] == row["dataset"]) & (table1["arch"] == row["arch"])
-            printed = {} if row["thin"] else row  # the paper has no thin networks
-            (original,) = table1[same & (table1["method"] == "Original")].to_dict("records")
-            rows.append(
-                {
-                    "Preset": f"[{preset}](results/{preset}.md)",
-                    "Data": row["dataset"],
-                    "Network": row["arch"] + (" (thin)" if row["thin"] else ""),
-                    "Acc_r % ↑, original": number(original["acc_r_pct"]),
-                    "ours": number(row["acc_r_pct"]),
-                    "paper": number(printed.get("paper_acc_r_pct"), "g"),
-                    "Acc_f % ↓, ours": number(row["acc_f_pct"]),
-                    "paper ": number(printed.get("paper_acc_f_pct"), "g"),
-                    "Probe recall % ↓, original": number(original["probe_recall_pct"]),
-                    "ours ": number(row["probe_recall_pct"]),
-                }
-            )
-    return table(rows)
+    """Rows as a Markdown table."""
+    return as_markdown(pd.DataFrame(rows))
 
 
 def preset_page(preset: str) -> str:

@@ -90,7 +90,7 @@ def is_there(folder, name):
 def test_files_that_pages_name_exist(staged):
     checked = 0
     for path in sorted(staged.rglob("*.md")):
-        if "runs" in path.relative_to(staged).parts or path.parent.name == "generated":
+        if "runs" in path.relative_to(staged).parts or path.name in ("README.md", "overview.md"):
             continue
         named = named_files(path.read_text(encoding="utf-8"))
         assert not {name for name in named if not is_there(path.parent, name)}, path.name

@@ -9,6 +9,7 @@ import pytest
 from wfnb import cli
 from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.presets import PRESETS
+from wfnb.reproduction.settings import parse_settings
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -38,25 +39,50 @@ def test_quick_is_what_the_readme_promises():
 
 
 def test_settings_of_a_graph():
-    cells = graph("quick", "untrain/resnet18.lambda1=2.0 untrain.lambda2=0.5")
+    text = "untrain/resnet18.lambda1=2 untrain.lambda2=0.5 train.epochs=15"
+    *cells, tables = graph("quick", parse_settings(text))
+    assert {cell.arch for cell in cells} == {"vgg16", "resnet18", "vit_t", "vit_s"}
     for cell in cells:
-        expected = (
-            {}
-            if cell.step != "untrain"
-            else {"lambda2": 0.5} | ({"lambda1": 2.0} if cell.arch == "resnet18" else {})
-        )
-        assert cell.settings == expected
+        changed = {"lambda2": 0.5} | ({"lambda1": 2.0} if cell.arch == "resnet18" else {})
+        if (
+            cell.step == "train"
+        ):  # the preset trains convolutional networks for 15 epochs, transformers for 60
+            assert cell.settings == ({"epochs": 15} if cell.arch.startswith("vit") else {})
+        elif cell.step == "untrain":
+            assert changed.items() <= cell.settings.items()
+            assert (",lambda1=2.0" in cell.path) == (cell.arch == "resnet18")
+        else:  # a cell that depends on them has a folder of its own
+            prefixed = {f"untrain.{name}": value for name, value in changed.items()}
+            assert prefixed.items() <= cell.settings.items()
+        assert {need.path for need in cell.needed()} <= {one.path for one in cells}
+    assert tables.path.startswith("quick/tables,")
+    assert tables.needed() == cells
+
+
+def test_settings_that_change_nothing_keep_the_path():
+    about = {"preset": "quick", "dataset": "digits", "arch": "resnet18"}
+    plain = [cell.path for cell in graph("quick")]
+    assert [cell.path for cell in graph("quick", {"train/resnet18.epochs": 15})] == plain
+    assert Cell.of("train", about | {"settings": {"lr": 0.1}}).settings == {}
+    one, two = (
+        Cell.of("untrain", about | {"recipe": "wfnb", "settings": {"lambda1": value}}) for value in (2, 2.0)
+    )
+    assert one.path == two.path
+
+
+def test_refused_settings_of_a_graph():
     for settings, words in [
         ("untrane.lambda1=2", "'untrane'.*'untrain'"),
         ("untrain/resnet19.lambda1=2", "'resnet19'.*'resnet18'"),
     ]:
         with pytest.raises(ValueError, match=words):
-            graph("quick", settings)
+            graph("quick", parse_settings(settings))
 
 
 def test_commands_can_be_pasted(monkeypatch):
     ran = []
     monkeypatch.setattr(cli, "run_cell", lambda cell, given, quiet: ran.append(cell) or cell.executed)
+    monkeypatch.setattr(cli, "outcome", lambda cell: "")
     for wanted in (
         Cell.of(
             "untrain",

@@ -188,16 +188,10 @@ def test_reuse(project, uninterrupted):
     changed = "untrain/resnet18.lambda1=1.0"
     out, code = project.call(uninterrupted.runs, "--set", changed)
     assert code == 0, out
-    at = "smoke/digits/resnet18/seed0/"
-    steps = (
-        "untrain-wfnb",
-        "baselines",
-        "relearn",
-        "insertion-wfnb",
-        "filters-wfnb",
-        "without_training_set-wfnb",
-    )
-    assert set(_lines(out)) == {at + step for step in steps} | {"smoke/tables"}
+    at, tables = "smoke/digits/resnet18/seed0/", "smoke/tables,untrain-resnet18.lambda1=1.0"
+    steps = ("baselines", "relearn", "insertion-wfnb", "filters-wfnb", "without_training_set-wfnb")
+    made = {f"{at}{step},untrain.lambda1=1.0" for step in steps} | {f"{at}untrain-wfnb,lambda1=1.0", tables}
+    assert set(_lines(out)) == made
 
     module = project.root / "wfnb" / "metrics" / "relearn.py"
     module.write_text(module.read_text() + "# a comment\n")
@@ -208,7 +202,8 @@ def test_reuse(project, uninterrupted):
     out, code = project.call(uninterrupted.runs, "--set", changed)
     assert code == 0, out
     assert set(_lines(out)) == {
-        f"smoke/digits/{arch}/seed0/relearn" for arch in ("resnet18", "vit_t")
+        "smoke/digits/resnet18/seed0/relearn,untrain.lambda1=1.0",
+        "smoke/digits/vit_t/seed0/relearn",
     }  # the same numbers: no new tables
 
 

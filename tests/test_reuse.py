@@ -12,6 +12,7 @@ from wfnb.recipes import RECIPES
 from wfnb.reproduction import staleness
 from wfnb.reproduction.cells import graph
 from wfnb.reproduction.runs import MissingRunError, Run, accept, is_current
+from wfnb.reproduction.settings import parse_settings
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def results():
     def make(settings=""):
         calls.append(settings)
         made = []
-        for cell in graph("smoke", settings):
+        for cell in graph("smoke", parse_settings(settings)):
             if not is_current(cell):
                 Run(cell, torch.device("cpu")).finish({"call": len(calls)})
                 made.append(cell.path.removeprefix("smoke/digits/"))
@@ -65,10 +66,13 @@ def test_a_second_call_makes_nothing(results):
 
 
 def test_other_settings_of_one_network_make_what_depends_on_it(results):
-    wanted = of(["resnet18"], UNTRAINED) | {"smoke/tables"}
+    changed = {f"{path},untrain.lambda1=1.0" for path in of(["resnet18"], UNTRAINED - {"untrain-wfnb"})}
+    wanted = changed | {
+        "resnet18/seed0/untrain-wfnb,lambda1=1.0", "smoke/tables,untrain-resnet18.lambda1=1.0",
+    }  # fmt: skip
     assert results("untrain/resnet18.lambda1=1.0") == wanted
     assert results("untrain/resnet18.lambda1=1.0") == set()
-    assert results() == wanted  # and back
+    assert results() == set()  # the runs of the preset's own settings are still there
 
 
 def test_another_recipe_for_attention_leaves_convolutions_alone(results, monkeypatch):

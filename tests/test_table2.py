@@ -27,7 +27,7 @@ def run(arch, insertion, random, deletion=0.1, deletion_random=0.3, wins=2):
 @pytest.fixture
 def finished_runs(monkeypatch):
     runs = []
-    monkeypatch.setattr(tables, "collect", lambda preset: runs)
+    monkeypatch.setattr(tables, "collect", lambda preset, settings: runs)
     return runs
 
 

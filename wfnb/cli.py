@@ -1,5 +1,6 @@
-"""The command line. ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb status``
-lists a preset's cells, ``wfnb app`` serves the explorer, and ``wfnb bench`` measures speed and memory.
+"""The command line: ``wfnb run`` executes one notebook, ``wfnb reproduce`` a whole preset, ``wfnb sweep`` one
+notebook with several values of a setting. ``wfnb status`` lists a preset's cells, ``wfnb compare`` shows them
+beside the published ones. ``wfnb app`` serves the explorer, ``wfnb bench`` measures speed and memory.
 """
 
 import argparse
@@ -10,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from wfnb.checks import check_choice
-from wfnb.paths import held, notebooks_folder
+from wfnb.paths import from_here, held, notebooks_folder
 from wfnb.reproduction.cells import Cell, graph
+from wfnb.reproduction.comparing import outcome
 from wfnb.reproduction.notebooks import (
     check_parameters,
     declared_parameters,
     execute,
     import_papermill,
     parse_parameter,
+    parse_value,
     run_cell,
 )
 from wfnb.reproduction.presets import PRESETS
-from wfnb.reproduction.records import accept, is_current
+from wfnb.reproduction.records import accept, is_current, other_runs
 from wfnb.reproduction.steps import STEPS
 
 __all__ = ["main"]
@@ -70,9 +73,27 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar=setting, help="untrain/resnet18.lambda1=1.0; repeat")
     add("snakemake", nargs="*", help="after --: further arguments to snakemake")
 
-    command = commands.add_parser("status", help="list a preset's cells: up to date, stale or missing")
+    command = commands.add_parser(
+        "status", help="list a preset's cells: up to date, stale, missing; other runs"
+    )
     command.set_defaults(call=print_status)
     command.add_argument("--preset", default="quick", help=preset)
+
+    command = commands.add_parser("sweep", help="run a notebook with several values of a setting")
+    command.set_defaults(call=sweep_notebook)
+    add = command.add_argument
+    add("notebook", help="00_train or 01_untrain")
+    values = "a parameter of the notebook, or settings.NAME with values between commas; repeat"
+    add("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"), help=values)
+    add("-j", "--cores", type=int, default=os.cpu_count(), help="runs at once (default: one a core)")
+
+    command = commands.add_parser("compare", help="your finished cells beside the published ones")
+    command.set_defaults(call=compare_with_published)
+    command.add_argument("preset", nargs="?", default="quick", help=preset)
+
+    command = commands.add_parser("publish", help="copy what is small and final to runs/published/")
+    command.set_defaults(call=publish_runs)
+    command.add_argument("preset", help=f"{preset.partition(' (')[0]}, or bench for the measurements")
 
     command = commands.add_parser(
         "app", help="serve the explorer as a web page (makes a run if there is none)"
@@ -135,8 +156,10 @@ def execute_notebook(options: argparse.Namespace, cell: Cell, given: dict[str, A
         print(f"wfnb: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"wfnb: {name} stopped; its cells and the traceback are in {kept}", file=sys.stderr)
         return 1
-    where = "" if options.if_changed else f"; executed notebook {output}"
-    print(f"{cell.path}: done in {time.monotonic() - started:.0f} s{where}")
+    print(f"{cell.path}: done in {time.monotonic() - started:.0f} s")
+    if not options.if_changed:  # in a graph, one line a cell
+        print(outcome(cell))
+        print(f"executed notebook: {from_here(output)}")
     return 0
 
 
@@ -149,10 +172,66 @@ def reproduce_preset(options: argparse.Namespace) -> int:
 
 def print_status(options: argparse.Namespace) -> int:
     """``wfnb status``."""
-    for cell in graph(options.preset):
+    cells = graph(options.preset)
+    for cell in cells:
         stale = "stale" if (cell.folder / "run.json").is_file() else "missing"
         print(f"{'up to date' if is_current(cell) else stale:<11} {cell.path}")
+    for path in other_runs(options.preset, cells):
+        print(f"{'other':<11} {path}")
     return 0
+
+
+def sweep_notebook(options: argparse.Namespace) -> int:
+    """``wfnb sweep``: run all points, then the notebook that shows them; exit code 1 if a point failed."""
+    from wfnb.reproduction.sweeping import points_of, run_points
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the points run side by side
+    step = step_named(options.notebook)
+    given, over = sweep_parameters(step, options.parameter)
+    device = given.pop("device", "auto")
+    notebook = Cell("sweep", "").notebook
+    given |= {"notebook": STEPS[step].notebook, "over": over}
+    cell = Cell.of("sweep", check_parameters(notebook, given))
+    failed = run_points(points_of(cell), options.cores, device)
+    code = execute_notebook(argparse.Namespace(output=None, verbose=False, if_changed=False), cell, {})
+    return code or int(bool(failed))
+
+
+def sweep_parameters(step: str, words: list[list[str]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """The parameters of one value, and the values of the swept ones by name, from ``-p NAME VALUES``."""
+    notebook = Cell(step, "").notebook
+    given: dict[str, Any] = {}
+    over: dict[str, list[Any]] = {}
+    for name, text in words:
+        if name.startswith("settings."):
+            over[name] = [parse_value(one) for one in text.split(",")]
+        elif "," in text and name != "settings":
+            over[name] = [parse_parameter(notebook, name, one) for one in text.split(",")]
+        else:
+            given[name] = parse_parameter(notebook, name, text)
+    return given, over
+
+
+def compare_with_published(options: argparse.Namespace) -> int:
+    """``wfnb compare``; the exit code is 1 if a cell differs from the published one."""
+    from wfnb.reproduction.comparing import DIFFERENT, compare, report
+
+    found = compare(options.preset)
+    print(report(found))
+    return int(any(one.verdict == DIFFERENT for one in found))
+
+
+def publish_runs(options: argparse.Namespace) -> int:
+    """``wfnb publish``; the exit code is 1 if a cell is refused."""
+    from wfnb.reproduction.publishing import publish, publish_benchmark
+
+    if options.preset == "bench":
+        print("\n".join(f"published {file}" for file in publish_benchmark()))
+        return 0
+    results = publish(options.preset)
+    for path, result in results.items():
+        print(f"{path}: {result if result in ('published', 'unchanged') else f'refused, {result}'}")
+    return int(any(result not in ("published", "unchanged") for result in results.values()))
 
 
 def serve_explorer(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
-    "data_folder", "held", "notebooks_folder", "project_root", "published_folder", "runs_folder",
+    "data_folder", "from_here", "held", "notebooks_folder", "project_root", "published_folder", "runs_folder",
     "write_whole",
 ]  # fmt: skip
 
@@ -43,6 +43,11 @@ def published_folder() -> Path:
 def notebooks_folder() -> Path:
     """``notebooks/`` under the project root."""
     return project_root() / "notebooks"
+
+
+def from_here(path: Path) -> str:
+    """A path as one would type it: relative where it lies below the working folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def write_whole(path: Path, text: str) -> None:

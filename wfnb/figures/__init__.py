@@ -5,7 +5,7 @@ Colours come from a colour-blind palette; markers, hatches or printed numbers re
 """
 
 from wfnb.figures.accuracies import accuracy_bars, change_bars, method_bars, table1_figure
-from wfnb.figures.curves import history_curves, insertion_curves, relearn_curves
+from wfnb.figures.curves import history_curves, insertion_curves, relearn_curves, sweep_curves
 from wfnb.figures.images import excitation_grid, image_grid
 from wfnb.figures.matrices import (
     confusion_difference,
@@ -33,5 +33,6 @@ __all__ = [
     "method_bars",
     "relearn_curves",
     "row_similarity",
+    "sweep_curves",
     "table1_figure",
 ]

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 
 from wfnb.figures.style import COLOURS, axes_or_new
 
-__all__ = ["history_curves", "insertion_curves", "relearn_curves"]
+__all__ = ["history_curves", "insertion_curves", "relearn_curves", "sweep_curves"]
 
 MARKERS = "osD^vXP*<>"
+TITLES = {"acc_r": "Acc_r", "acc_f": "Acc_f", "zrf": "ZRF"}
 
 
 def history_curves(history: pd.DataFrame, columns: Sequence[str] | None = None, axes=None) -> Sequence[Axes]:
@@ -100,3 +101,38 @@ def _draw_orders(ax: Axes, curves: pd.DataFrame) -> None:
         low = (score["mean"] - score["std"]).clip(0)
         high = (score["mean"] + score["std"]).clip(upper=1)
         ax.fill_between(score.index, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def sweep_curves(table: pd.DataFrame, over: Sequence[str], measures: Sequence[str]) -> np.ndarray:
+    """A panel for each measure over the values of the first name in ``over``; a line for each of the others.
+
+    Rows that differ in ``seed`` alone are averaged; the bars are one standard deviation. The axis is
+    logarithmic if the values are positive and span a factor of ten or more.
+
+    Args:
+        table: As returned by ``wfnb.reproduction.sweeping.table``.
+        over: The swept names; columns of ``table``.
+        measures: The columns to draw.
+    """
+    x, lines = over[0], [name for name in over[1:] if name != "seed"]
+    axes = np.atleast_1d(axes_or_new(None, (3.6 * len(measures), 3.2), 1, len(measures)))
+    groups = list(table.groupby(lines, sort=False)) if lines else [((), table)]
+    values = pd.to_numeric(table[x], errors="coerce")
+    for ax, measure in zip(axes, measures, strict=True):
+        for i, (names, own) in enumerate(groups):
+            mean = own.groupby(x, sort=False)[measure].agg(["mean", "std"]).fillna(0.0)
+            texts = [f"{name.removeprefix('settings.')} {v}" for name, v in zip(lines, names, strict=True)]
+            style: dict[str, Any] = {"color": COLOURS[i % 10], "marker": MARKERS[i % 10], "capsize": 3}
+            where = mean.index if values.notna().all() else mean.index.astype(str)
+            ax.errorbar(where, mean["mean"], mean["std"], label=", ".join(texts), **style)
+        name = measure.removesuffix("_pct")
+        ax.set(xlabel=x.removeprefix("settings."), title=TITLES.get(name, name.replace("_", " ")))
+        if measure.endswith("_pct"):
+            ax.set_ylabel("%")
+        if values.notna().all() and values.min() > 0 and values.max() >= 10 * values.min():
+            ax.set_xscale("log")
+            ax.set_xticks(sorted(set(values)), [f"{value:g}" for value in sorted(set(values))], minor=False)
+            ax.set_xticks([], minor=True)
+    if lines:
+        axes[-1].legend(fontsize=8)
+    return axes

@@ -7,7 +7,7 @@ import pandas as pd
 
 from wfnb.originals.names import paper_name
 from wfnb.reproduction.runs import Finished
-from wfnb.reproduction.tables import collect, methods_of, paper_table1, paper_table2
+from wfnb.reproduction.tables import Settings, collect, methods_of, paper_table1, paper_table2
 
 __all__ = ["TOLERANCE", "ledger", "summarised", "verdict"]
 
@@ -40,7 +40,7 @@ def verdict(metric: str, printed: float, ours: float, sd: float = 0.0) -> str:
     return "within range" if gap <= max(3 * t, 4 * sd) else "not reproduced"
 
 
-def ledger(preset: str) -> pd.DataFrame:
+def ledger(preset: str, settings: Settings = None) -> pd.DataFrame:
     """One row a printed figure (200 in all): the figure, ours, their verdict, and how ours was made.
 
     *WF-Net* is judged by the recipe ``paper``, the printed settings; figures of ``author`` and ``wfnb`` have
@@ -48,7 +48,7 @@ def ledger(preset: str) -> pd.DataFrame:
     measured with. ``scale`` is ``as in the paper`` or ``thin``, for our network.
     """
     found: dict[Key, list[tuple[Finished, dict[str, Any]]]] = {}
-    for run in collect(preset):
+    for run in collect(preset, settings):
         insertion = [("Insertion/deletion", "wfnb", run.metrics)]
         for method, recipe, metrics in insertion if run.cell.step == "insertion" else methods_of(run):
             key = paper_name(run.cell.dataset), paper_name(run.cell.arch), method, recipe
@@ -95,9 +95,9 @@ def _figures(
     return [run for run, _ in own], pd.Series([value for _, value in own], dtype=float)
 
 
-def summarised(preset: str) -> tuple[pd.DataFrame, str]:
+def summarised(preset: str, settings: Settings = None) -> tuple[pd.DataFrame, str]:
     """The ledger, and a sentence that counts its verdicts."""
-    frame = ledger(preset)
+    frame = ledger(preset, settings)
     counts = frame["verdict"].value_counts()
     names = ("reproduced", "within range", "not reproduced", "not attempted")
     return frame, f"{len(frame)} printed figures: " + ", ".join(

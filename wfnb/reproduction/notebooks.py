@@ -16,7 +16,10 @@ from wfnb.paths import notebooks_folder
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.forkserver import kernel_manager
 
-__all__ = ["check_parameters", "declared_parameters", "execute", "keep_memory", "parse_parameter", "run_cell"]
+__all__ = [
+    "check_parameters", "declared_parameters", "execute", "keep_memory", "parse_parameter", "parse_value",
+    "run_cell",
+]  # fmt: skip
 
 # By default glibc returns the memory of large tensors at once and takes it anew for the next batch: a tenth
 # of a training's time on a CPU.
@@ -76,15 +79,17 @@ def parse_parameter(notebook: Path, name: str, text: str) -> Any:
     """
     parameters = declared_parameters(notebook)
     check_choice(f"parameter of {notebook.stem}", name, parameters)
-    value: Any = text
-    if not isinstance(parameters[name], str):
-        for parse in (
-            ast.literal_eval,
-            json.loads,
-        ):  # text that neither can read is refused below, by its type
-            with contextlib.suppress(ValueError, SyntaxError):
-                value = parse(text)
+    value = text if isinstance(parameters[name], str) else parse_value(text)
     return check_type(f"parameter {name!r}", value, parameters[name])
+
+
+def parse_value(text: str) -> Any:
+    """A value from a command line: a Python or JSON literal, or else the text."""
+    value: Any = text
+    for parse in (ast.literal_eval, json.loads):
+        with contextlib.suppress(ValueError, SyntaxError):
+            value = parse(text)
+    return value
 
 
 def injected_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:

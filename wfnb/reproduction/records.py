@@ -19,8 +19,8 @@ from wfnb.reproduction.staleness import code_of
 from wfnb.reproduction.steps import STEPS
 
 __all__ = [
-    "SCHEMA", "Finished", "MissingRunError", "accept", "code_hash", "finished", "found", "is_current", "own",
-    "published",
+    "SCHEMA", "Finished", "MissingRunError", "accept", "code_hash", "finished", "found", "is_current",
+    "other_runs", "own",    "published", "why_not_current",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -140,23 +140,37 @@ def found(step: str) -> list[Cell]:
     return [cells[path] for path in sorted(cells)]
 
 
+def other_runs(preset: str, cells: list[Cell]) -> list[str]:
+    """The paths of your own runs of a preset that are none of its ``cells``, as with other settings."""
+    known = {cell.path for cell in cells}
+    folders = [file.parent for file in (runs_folder() / preset).rglob("run.json")]
+    paths = {str(folder.relative_to(runs_folder())) for folder in folders}
+    return sorted(paths - known - {preset})
+
+
 def is_current(cell: Cell) -> bool:
     """Whether a cell is finished with today's settings, code and inputs: a new run would change nothing.
 
     A run that was killed before its executed notebook was kept is not current.
     """
+    return not why_not_current(cell)
+
+
+def why_not_current(cell: Cell) -> str:
+    """The reason why your own run of a cell is not current; empty where it is."""
     if any(cell.folder.glob(".*.running-*.ipynb")):
-        return False
+        return "unfinished: its executed notebook was not kept"
     try:
         record = own(cell).record
-    except MissingRunError:
-        return False
-    hashes = {record["code"]["sha256"], *(note["sha256"] for note in record.get("accepted", []))}
-    return (
-        record["settings"] == _settings(cell)
-        and record["inputs"] == input_hashes(cell)
-        and code_hash(cell) in hashes
-    )
+    except MissingRunError as error:
+        return f"unfinished: {error}"
+    if record["settings"] != _settings(cell):
+        return "stale: its settings have changed since"
+    if record["inputs"] != input_hashes(cell):
+        return "stale: the runs that it reads have changed since"
+    if code_hash(cell) not in {record["code"]["sha256"], *(n["sha256"] for n in record.get("accepted", []))}:
+        return "stale: its code has changed since"
+    return ""
 
 
 def accept(cell: Cell, why: str) -> None:

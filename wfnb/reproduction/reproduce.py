@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wfnb.paths import held, project_root, runs_folder, write_whole
+from wfnb.paths import from_here, held, project_root, published_folder, runs_folder, write_whole
 from wfnb.reproduction.cells import Cell, graph
+from wfnb.reproduction.comparing import compare, report
 from wfnb.reproduction.forkserver import forkserver
 from wfnb.reproduction.notebooks import keep_memory
 from wfnb.reproduction.records import SCHEMA, is_current
+from wfnb.reproduction.settings import parse_settings
 
 __all__ = ["CellLines", "reproduce"]
 
@@ -31,7 +33,7 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     of any kind the same call continues from there.
 
     Args:
-        settings: As for ``cells.graph``.
+        settings: Changes to the preset's settings, as ``cells.parse_settings`` reads them.
         cores: How many cells run at once.
         snakemake: Further arguments to Snakemake, such as ``--profile profiles/slurm``; with ``--dry-run`` no
             tables are printed.
@@ -39,9 +41,7 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     Raises:
         ValueError: The preset or a setting is not allowed, or another process is reproducing the preset.
     """
-    cells = graph(preset, settings)
-    for cell in cells:
-        cell.resolved()  # refuses a wrong setting before anything runs
+    cells = graph(preset, parse_settings(settings))  # refuses a wrong setting before anything runs
     folder = runs_folder() / preset
     started = time.monotonic()
     busy = f"preset {preset!r} is being reproduced by another process in {folder}."
@@ -59,9 +59,11 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     if not stale:
         print(f"all {len(cells)} cells of {preset} are up to date ({seconds:.1f} s to check)")
     if not _DRY & _names(snakemake):
-        if stale:
-            _write_record(folder, seconds, cores)
-        _print_summary(folder, seconds, cores)
+        if stale and not cells[-1].settings:
+            _write_record(cells, seconds, cores)
+        _print_summary(cells[-1], seconds, cores)
+        if not cells[-1].settings and (published_folder() / preset).is_dir():
+            print(f"\n{report(compare(preset))}")
     return 0
 
 
@@ -140,12 +142,12 @@ class CellLines(logging.Handler):
         return ""
 
 
-def _write_record(folder: Path, seconds: float, cores: int) -> None:
-    """Write ``runs/<preset>/run.json``: the cost of this call, and of all finished cells of the preset."""
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.rglob("*/run.json"))]
+def _write_record(graph_cells: list[Cell], seconds: float, cores: int) -> None:
+    """Write ``runs/<preset>/run.json``: the cost of this call, and of all cells of the preset."""
+    cells = [json.loads((cell.folder / "run.json").read_text(encoding="utf-8")) for cell in graph_cells]
     record = {
         "schema": SCHEMA,
-        "preset": folder.name,
+        "preset": graph_cells[0].preset,
         "cells": len(cells),
         "last_finished": max(cell["finished"] for cell in cells),
         "seconds": round(seconds, 1),
@@ -154,13 +156,14 @@ def _write_record(folder: Path, seconds: float, cores: int) -> None:
         "cell_seconds": round(sum(cell["seconds"] for cell in cells), 1),
         "cell_peak_memory_bytes": max(cell["peak_memory_bytes"] for cell in cells),
     }
-    write_whole(folder / "run.json", json.dumps(record, indent=1) + "\n")
+    write_whole(runs_folder() / graph_cells[0].preset / "run.json", json.dumps(record, indent=1) + "\n")
 
 
-def _print_summary(folder: Path, seconds: float, cores: int) -> None:
+def _print_summary(tables: Cell, seconds: float, cores: int) -> None:
     for table in ("table1", "table2"):
-        print((folder / "tables" / f"{table}.txt").read_text(encoding="utf-8"))
-    print(f"page to look at       {folder / 'index.html'}")
-    print(f"tables and figures    {folder}/tables, {folder}/figures")
-    print(f"executed notebooks    {folder}/<dataset>/<network>/seed<k>/<step>/*.ipynb")
+        print((tables.folder / f"{table}.txt").read_text(encoding="utf-8"))
+    preset = from_here(runs_folder() / tables.preset)
+    print(f"tables                {from_here(tables.folder)}")
+    print(f"figures               {preset}/figures")
+    print(f"executed notebooks    {preset}/<dataset>/<network>/seed<k>/<step>/*.ipynb")
     print(f"took {seconds:.0f} s on {cores} cores")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["STEPS", "Step"]
+__all__ = ["STEPS", "Step", "upstream"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class Step:
         notebook: The name of its notebook.
         needs: Steps whose results it reads, of the same network and seed; of all networks and seeds for one
             cell a preset.
-        settable: Whether its notebook takes ``settings`` (of the training, or of the recipe).
+        settable: Whether a graph's settings can change its own training or recipe.
         scales: The preset's fields that change its numbers.
         untrains: Whether it untrains, by the settings of its recipe.
         per_recipe: Whether there is one cell a recipe.
@@ -93,4 +93,12 @@ STEPS = {
         options=("checkpoint", "forget_class", "mean", "std"),
         in_graph=False,
     ),
+    "sweep": Step(
+        notebook="14_sweep", untrains=True, per_recipe=True, options=("notebook", "over"), in_graph=False
+    ),
 }
+
+
+def upstream(step: str) -> set[str]:
+    """A step and all steps that its results depend on."""
+    return {step}.union(*(upstream(need) for need in STEPS[step].needs))

@@ -1,8 +1,9 @@
 """The paper's tables beside ours, from finished runs only; a missing run reads "not attempted"."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,10 @@ from wfnb.reproduction.cells import graph
 from wfnb.reproduction.presets import preset_named
 from wfnb.reproduction.runs import Finished, MissingRunError, finished
 
-__all__ = ["collect", "format_table1", "format_table2", "paper_table1", "paper_table2", "table1", "table2"]
+__all__ = [
+    "collect", "format_table1", "format_table2", "paper_table1", "paper_table2", "sources", "table1",
+    "table2",
+]  # fmt: skip
 
 METRICS = ("acc_r_pct", "acc_f_pct", "zrf", "probe_recall_pct")
 AREAS = tuple(
@@ -30,17 +34,28 @@ def paper_table1() -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def collect(preset: str) -> list[Finished]:
-    """All finished runs of a preset's graph that have their ``metrics.json``, except the tables' own."""
+Settings = Mapping[str, Any] | None  # changes to a preset's settings, as ``cells.graph`` takes them
+
+
+def collect(preset: str, settings: Settings = None) -> list[Finished]:
+    """The finished runs of a preset's graph, except its tables: your own, or else the published ones."""
     found = []
-    for cell in graph(preset):
-        if cell.step != "tables":
+    for cell in graph(preset, settings):
+        if cell.arch:
             with contextlib.suppress(MissingRunError):
                 found.append(finished(cell, "metrics.json"))
     return found
 
 
-def table1(preset: str) -> pd.DataFrame:
+def sources(preset: str, settings: Settings = None) -> str:
+    """A sentence that says how many runs of a preset are your own, published or missing."""
+    runs, total = collect(preset, settings), sum(bool(cell.arch) for cell in graph(preset, settings))
+    theirs = sum(run.is_published for run in runs)
+    own, missing = len(runs) - theirs, total - len(runs)
+    return f"{total} runs in all: {own} your own, {theirs} published, {missing} missing."
+
+
+def table1(preset: str, settings: Settings = None) -> pd.DataFrame:
     """Table 1 with our rows: means and standard deviations over seeds, the printed figures beside them.
 
     One row a data set, network and method (and recipe). ``thin`` marks a thin form of the paper's network,
@@ -48,7 +63,7 @@ def table1(preset: str) -> pd.DataFrame:
     Relearn times count failures as ``relearn_cap``.
     """
     found: dict[tuple[str, ...], list[dict]] = {}
-    for run in collect(preset):
+    for run in collect(preset, settings):
         for method, recipe, metrics in methods_of(run):
             found.setdefault((run.cell.dataset, run.cell.arch, method, recipe), []).append(metrics)
     rows = []
@@ -155,14 +170,14 @@ def paper_table2() -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def table2(preset: str) -> pd.DataFrame:
+def table2(preset: str, settings: Settings = None) -> pd.DataFrame:
     """Table 2 with our rows: areas averaged over classes and seeds, with control orders and printed figures.
 
     One row a data set and network (recipe ``wfnb``); ``seeds`` is the number of runs.
     ``insertion_beats_random_classes`` and ``deletion_beats_random_classes`` are means over seeds, of
     ``classes``.
     """
-    runs = [run for run in collect(preset) if run.cell.step == "insertion"]
+    runs = [run for run in collect(preset, settings) if run.cell.step == "insertion"]
     rows = []
     for dataset, arch in dict.fromkeys((c.dataset, c.arch) for c in graph(preset) if c.step == "insertion"):
         own = [run.metrics for run in runs if (run.cell.dataset, run.cell.arch) == (dataset, arch)]
