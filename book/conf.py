@@ -53,7 +53,7 @@ html_math_renderer = "mathml"
 html_copy_source = True
 html_context = {"default_mode": "auto"}
 html_theme_options = {
-    "navbar_persistent": [],  # the search is in the side bar
+    "navbar_persistent": [],  # the side bar has the search
     "use_download_button": True,
     "use_fullscreen_button": False,
     "use_sidenotes": False,
