@@ -1,6 +1,7 @@
 # make reproduce   every table and figure of the quick preset, from nothing
 # make test        tests and lint, from nothing
-# Both make the environment (.venv) where it is missing, and start at once where it is there.
+# make book        a site of the published results, notebooks and API: build/book/html/index.html
+# They make the environment (.venv) where it is missing, and start at once where it is there.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -9,7 +10,7 @@ CORES  ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help reproduce test test-slow test-browser lint smoke app bench-explorer bench-fastpath lab environment clean
+.PHONY: help reproduce test test-slow test-browser lint smoke app bench-explorer bench-fastpath book lab environment clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +32,7 @@ test: $(READY) lint
 	@$(BIN)/python -m pytest
 
 test-slow: $(READY)
+	@$(BIN)/python -m pip install --quiet --editable '.[book]'
 	@$(BIN)/python -m pytest -m slow --ignore tests/test_browser.py
 
 lint: $(READY)
@@ -57,6 +59,11 @@ bench-explorer: $(READY)
 # what each trick of the fast path saves: keeps runs/bench/fastpath.json
 bench-fastpath: $(READY)
 	@$(BIN)/python tests/bench_fastpath.py
+
+# one static site, which needs no network: published notebooks, tables, method and API
+book: $(READY)
+	@$(BIN)/python -m pip install --quiet --editable '.[book]'
+	@$(BIN)/python book/build.py build/book
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -109,7 +109,7 @@ class Recipe(_Settings):
         stop_on: What is best on the validation images: the lowest ``"loss"``; the highest ``"accuracy"``, 0.5
             * (Acc_r + 1 - Acc_f); or the highest ``"probability"``, the same with the mean softmax
             probability of the true class in place of each accuracy: it still differs where a few hundred
-                images tie in accuracy.
+            images tie in accuracy.
         separate_bias: Whether biases have gates of their own; used where a network is wrapped for this
             recipe.
         bfloat16, compiled: As in ``Training``.

@@ -25,7 +25,7 @@ from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.records import Finished, MissingRunError, own, published
 from wfnb.reproduction.steps import STEPS
 
-__all__ = ["TOLERANCE", "Difference", "compare", "compare_cell", "numbers", "outcome", "report"]
+__all__ = ["TOLERANCE", "Compared", "Difference", "compare", "compare_cell", "numbers", "outcome", "report"]
 
 # by the end of a number's name: the difference up to which it never counts
 TOLERANCE = {"_pct": 1.0, "zrf": 0.02, "_auc": 0.05, "_epochs": 1.0}
