@@ -12,7 +12,7 @@ from wfnb.paths import published_folder
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.overview import overview
 from wfnb.reproduction.presets import PRESETS
-from wfnb.reproduction.tables import as_markdown
+from wfnb.reproduction.rendering import as_markdown
 
 __all__ = ["Published", "not_executed", "pages", "published_runs"]
 

@@ -27,8 +27,8 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # compared by value.
 PLUMBING = {
     f"wfnb.{module}" for module in (
-        "checks", "figures", "paths", "progress", "recipes", "reproduction.cells", "reproduction.notebooks",
-        "reproduction.presets", "reproduction.records", "reproduction.runs",
+        "checks", "evaluation.verdicts", "figures", "paths", "progress", "recipes", "reproduction.cells",
+        "reproduction.notebooks", "reproduction.presets", "reproduction.records", "reproduction.runs",
     )
 }  # fmt: skip
 INPUTS = "wfnb.reproduction.inputs", "RunInputs"  # what `runs.start` gives every notebook
