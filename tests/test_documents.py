@@ -11,12 +11,17 @@ import subprocess
 import tomllib
 from functools import cache
 
+import pandas as pd
 import pytest
 import yaml
 
 import wfnb
 from wfnb import cli
-from wfnb.paths import notebooks_folder, project_root
+from wfnb.paths import notebooks_folder, project_root, published_folder
+from wfnb.reproduction.answers import answer
+from wfnb.reproduction.cells import Cell, graph
+from wfnb.reproduction.overview import overview, with_overview
+from wfnb.reproduction.records import published
 
 ROOT = project_root()
 GUIDES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -155,6 +160,29 @@ def test_python_of_the_readme_uses_public_names_as_they_can_be_called():
         ):
             keywords = {keyword.arg: None for keyword in node.keywords}
             inspect.signature(getattr(wfnb, node.func.attr)).bind(*node.args, **keywords)
+
+
+def test_the_results_of_the_readme_are_the_published_ones():
+    assert with_overview(text("README.md")) == text("README.md")
+    rows = overview()
+    assert {"`paper`", "`laptop`", "`quick`"} <= set(rows["preset"])
+    # one of them by hand: the mean over seeds in the published table
+    table = pd.read_csv(published_folder() / "laptop" / "tables" / "table1.csv").set_index(
+        ["dataset", "arch", "method", "recipe"]
+    )
+    acc_r = table.loc[("CIFAR-10", "ResNet-20", "WF-Net", "wfnb"), "acc_r_pct"].item()
+    original = table.loc[("CIFAR-10", "ResNet-20", "Original"), "acc_r_pct"].item()
+    assert f"| ResNet-20 | {original:.1f} | {acc_r:.2f}" in text("README.md")
+
+
+def test_expected_output_is_that_of_the_published_runs():
+    blocks_of_text = "\n".join(blocks("README.md", "text"))
+    cell = Cell.of("untrain", {"preset": "quick", "dataset": "auto", "arch": "auto", "recipe": "wfnb"})
+    assert answer("untrain", published(cell).metrics).replace("**", "") in " ".join(blocks_of_text.split())
+    assert f"{len(graph('quick')) - 1} cells" in blocks_of_text
+    assert (published_folder() / "quick" / "tables" / "table2.txt").read_text(encoding="utf-8")[
+        :60
+    ] in blocks_of_text
 
 
 def names_wfnb(node):

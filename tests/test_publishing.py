@@ -66,6 +66,20 @@ def test_only_small_and_final_results_are_published(monkeypatch):
         published(TRAIN).file("large.safetensors")
 
 
+def test_look_ups_stay_while_the_rows_are_the_same():
+    rows = {"alpha.safetensors": {"alpha": torch.zeros(3)}}
+    finish(files=rows)
+    publish("smoke")
+    lookups = published_folder() / TRAIN.path / "lookups.safetensors"
+    lookups.write_bytes(b"of these rows")
+    finish(files=rows, acc_r_pct=80.0)
+    assert publish("smoke")[TRAIN.path] == "published"
+    assert lookups.read_bytes() == b"of these rows"
+    finish(files={"alpha.safetensors": {"alpha": torch.ones(3)}})
+    assert publish("smoke")[TRAIN.path] == "published"
+    assert not lookups.exists()
+
+
 def test_a_published_run_is_used_where_you_have_none():
     finish()
     publish("smoke")

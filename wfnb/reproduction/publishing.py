@@ -80,11 +80,11 @@ def _publish_cell(cell: Cell) -> str:
     run, target = own(cell), published_folder() / cell.path
     names = [name for name in run.record["outputs"] if is_published(cell, run.folder / name)]
     files = {name: run.folder / name for name in (*names, "run.json")}
-    lookups = run.folder / "lookups.safetensors"  # of the explorer, made after the run
-    if lookups.is_file() and is_published(cell, lookups):
-        files[lookups.name] = lookups
     if _is_same(cell, run):
         return "unchanged"
+    lookups = _lookups(cell, run)
+    if lookups:
+        files[lookups.name] = lookups
     staging = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         staging.mkdir(parents=True)
@@ -96,6 +96,19 @@ def _publish_cell(cell: Cell) -> str:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return "published"
+
+
+def _lookups(cell: Cell, run: Finished) -> Path | None:
+    """The explorer's look-ups of a run, made after it: your own, or the published ones of the same rows."""
+    mine = run.folder / "lookups.safetensors"
+    if mine.is_file() and is_published(cell, mine):
+        return mine
+    theirs = published_folder() / cell.path / mine.name
+    try:
+        rows = published(cell).record["outputs"].get("alpha.safetensors")
+    except MissingRunError:
+        return None
+    return theirs if theirs.is_file() and rows == run.record["outputs"].get("alpha.safetensors") else None
 
 
 def _is_same(cell: Cell, run: Finished) -> bool:
