@@ -1,7 +1,7 @@
 """One table of all published results, the paper's figures beside ours: the README's table of results.
 
-    python -m wfnb.reproduction.overview           # print it
-    python -m wfnb.reproduction.overview README.md # write it between the file's two markers
+python -m wfnb.reproduction.overview           # print it
+python -m wfnb.reproduction.overview README.md # write it between the file's two markers
 """
 
 import sys
