@@ -19,7 +19,8 @@ from wfnb.paths import notebooks_folder, project_root, published_folder
 
 __all__ = ["PREFERRED", "stage"]
 
-# the executed copies of notebooks that are shown first; without one of these, any executed copy
+# The executed copies of notebooks that are shown first; without one of these, any executed copy. A copy of
+# the notebook as it is today goes before a copy of an earlier one.
 PREFERRED = (
     "laptop/cifar10/resnet20/seed0/{step}-wfnb",
     "laptop/cifar10/resnet20/seed0/{step}",
@@ -70,18 +71,34 @@ def stage_notebooks(folder: Path, runs: list[Published]) -> dict[str, str]:
     pages = {}
     for path in sorted(notebooks_folder().glob("*.ipynb")):
         copies = [run for run in runs if run.cell.notebook.name == path.name and run.executed.is_file()]
-        copies.sort(key=preference)
+        copies.sort(key=lambda run: (not is_current(run.executed, path), *preference(run)))
         name = f"notebooks/{path.name}"
         if copies:
             copies[0].page = name
-            pages[name] = annotated(copies[0].executed, copies[0].note("../"))
+            pages[name] = annotated(copies[0].executed, note(copies[0], path, "../"))
         else:
             pages[name] = annotated(path, results.not_executed(path.stem))
         for run in copies[1:]:
             run.page = f"executed/{run.cell.path}/{path.name}"
             up = "../" * run.page.count("/")
-            pages[run.page] = annotated(run.executed, run.note(up), title=run.cell.path)
+            pages[run.page] = annotated(run.executed, note(run, path, up), title=run.cell.path)
     return pages
+
+
+def is_current(executed: Path, notebook: Path) -> bool:
+    """Whether an executed copy has the cells of the notebook, besides the one with its parameters."""
+
+    def sources(path: Path) -> list[str]:
+        cells = nbformat.read(path, as_version=4).cells
+        return [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
+
+    return sources(executed) == sources(notebook)
+
+
+def note(run: Published, notebook: Path, up: str) -> str:
+    """What a reader of an executed copy should know; ``up`` leads to the first folder."""
+    earlier = "" if is_current(run.executed, notebook) else "\nIt was executed with earlier texts and code."
+    return run.note(up) + earlier
 
 
 def preference(run: Published) -> tuple[int, str]:
