@@ -43,7 +43,8 @@ def test_only_small_and_final_results_are_published(monkeypatch):
     figure = plt.figure()
     big = {"weight": torch.zeros(600_000)}  # 2.4 MB
     files = {
-        "model.safetensors": {"weight": torch.zeros(10)}, "large.safetensors": big,
+        "model.safetensors": {"weight": torch.zeros(10)}, "alpha.safetensors": big,
+        "networks.safetensors": {"weight": torch.zeros(10)},
         "a.png": figure, "a.svg": figure,
     }  # fmt: skip
     finish(files=files)
@@ -61,9 +62,9 @@ def test_only_small_and_final_results_are_published(monkeypatch):
     answered = json.loads((folder / TRAIN.executed.name).read_text())["cells"][0]["outputs"]
     assert [output["data"]["text/plain"] for output in answered] == ["Acc_f is 91.0 %."]
     with pytest.raises(
-        MissingRunError, match=r"large\.safetensors .* not published: make it with: wfnb run 00_train"
+        MissingRunError, match=r"alpha\.safetensors .* not published: make it with: wfnb run 00_train"
     ):
-        published(TRAIN).file("large.safetensors")
+        published(TRAIN).file("alpha.safetensors")
 
 
 def test_look_ups_stay_while_the_rows_are_the_same():

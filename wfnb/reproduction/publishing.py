@@ -13,6 +13,7 @@ from wfnb.reproduction.steps import STEPS
 
 __all__ = ["publish", "publish_benchmark"]
 
+WEIGHTS = {"model.safetensors", "alpha.safetensors", "lookups.safetensors"}  # original, rows, explorer
 LARGEST_WEIGHTS = (
     1_500_000  # bytes of a file; a ResNet-20 and its rows are published, larger networks are not
 )
@@ -68,7 +69,7 @@ def is_published(cell: Cell, file: Path) -> bool:
     first = STEPS[cell.step].per_preset or (cell.seed == cell.plan.seeds[0] and cell.recipe in ("", "wfnb"))
     size = file.stat().st_size
     if file.suffix == ".safetensors":
-        return cell.seed == cell.plan.seeds[0] and size <= LARGEST_WEIGHTS
+        return file.name in WEIGHTS and cell.seed == cell.plan.seeds[0] and size <= LARGEST_WEIGHTS
     if file.suffix == ".svg":
         return STEPS[cell.step].per_preset
     if file.suffix in (".png", ".ipynb"):
