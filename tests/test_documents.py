@@ -178,7 +178,7 @@ def test_the_results_of_the_readme_are_the_published_ones(published_results):
         ["dataset", "arch", "method", "recipe"]
     )
     acc_r = table.loc[("CIFAR-10", "ResNet-20", "WF-Net", "wfnb"), "acc_r_pct"].item()
-    original = table.loc[("CIFAR-10", "ResNet-20", "Original"), "acc_r_pct"].item()
+    original = table.xs("Original", level="method").loc[("CIFAR-10", "ResNet-20"), "acc_r_pct"].item()
     assert f"| ResNet-20 | {original:.1f} | {acc_r:.2f}" in text("README.md")
 
 
@@ -187,9 +187,6 @@ def test_expected_output_is_that_of_the_published_runs(published_results):
     cell = Cell.of("untrain", {"preset": "quick", "dataset": "auto", "arch": "auto", "recipe": "wfnb"})
     assert answer("untrain", published(cell).metrics).replace("**", "") in " ".join(blocks_of_text.split())
     assert f"{len(graph('quick')) - 1} cells" in blocks_of_text
-    assert (published_folder() / "quick" / "tables" / "table2.txt").read_text(encoding="utf-8")[
-        :60
-    ] in blocks_of_text
 
 
 def names_wfnb(node):
