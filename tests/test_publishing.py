@@ -81,6 +81,14 @@ def test_look_ups_stay_while_the_rows_are_the_same():
     assert not lookups.exists()
 
 
+def test_notebooks_outside_the_graph_are_published_but_not_networks_of_ones_own():
+    lesson, own = Cell("lesson", "smoke"), Cell("your_network", "smoke", "digits", "resnet18", recipe="wfnb")
+    for cell in (lesson, own, replace(own, options={"forget_class": 3})):
+        finish(cell)
+    finish(Cell("lesson", "quick"))
+    assert publish("smoke") == {lesson.path: "published", own.path: "published"}
+
+
 def test_a_published_run_is_used_where_you_have_none():
     finish()
     publish("smoke")

@@ -8,7 +8,7 @@ from pathlib import Path
 from wfnb.paths import published_folder, runs_folder, write_whole
 from wfnb.reproduction.answers import answer
 from wfnb.reproduction.cells import Cell, graph
-from wfnb.reproduction.records import Finished, MissingRunError, own, published, why_not_current
+from wfnb.reproduction.records import Finished, MissingRunError, found, own, published, why_not_current
 from wfnb.reproduction.steps import STEPS
 
 __all__ = ["publish", "publish_benchmark"]
@@ -24,6 +24,9 @@ NUMBERS = {".json", ".csv", ".txt", ".md", ".tex", ".html"}
 def publish(preset: str) -> dict[str, str]:
     """Publish the finished cells of a preset; what was published before of them is replaced.
 
+    These are the cells of its graph, and finished runs of the notebooks outside it: explorer, lesson,
+    benchmark, your network (without a checkpoint of your own) and sweeps.
+
     Numbers and tables are published of every cell. Weights, pictures and the executed notebook are published
     of the first seed and of recipe ``wfnb``, and if they are small.
 
@@ -36,7 +39,7 @@ def publish(preset: str) -> dict[str, str]:
         MissingRunError: You have not run any of its cells.
     """
     outcome = {}
-    for cell in graph(preset):
+    for cell in [*graph(preset), *_outside_the_graph(preset)]:
         if (cell.folder / "run.json").exists():
             reason = why_not_current(cell)
             outcome[cell.path] = reason or _publish_cell(cell)
@@ -46,6 +49,15 @@ def publish(preset: str) -> dict[str, str]:
         )
     _publish_preset(preset)
     return outcome
+
+
+def _outside_the_graph(preset: str) -> list[Cell]:
+    cells = [cell for name, step in STEPS.items() if not step.in_graph for cell in found(name)]
+    return [
+        cell
+        for cell in cells
+        if cell.preset == preset and (cell.step == "sweep" or not (cell.options or cell.settings))
+    ]
 
 
 def publish_benchmark() -> list[Path]:
