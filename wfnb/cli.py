@@ -158,8 +158,7 @@ def execute_notebook(options: argparse.Namespace, cell: Cell, given: dict[str, A
         return 1
     print(f"{cell.path}: done in {time.monotonic() - started:.0f} s")
     if not options.if_changed:  # in a graph, one line a cell
-        print(outcome(cell))
-        print(f"executed notebook: {from_here(output)}")
+        print("\n".join(filter(None, [outcome(cell), f"executed notebook: {from_here(output)}"])))
     return 0
 
 
