@@ -114,10 +114,8 @@ def compare_cell(cell: Cell) -> Compared:
     found = list(_differences(mine, theirs))
     if not found:
         return Compared(cell, WITHIN, ("only lists by class or by step differ",))
-    verdict = WITHIN if all(one.within for one in found) else DIFFERENT
-    return Compared(
-        cell, verdict, tuple(str(one) for one in found if not (verdict == DIFFERENT and one.within))
-    )
+    different = tuple(str(one) for one in found if not one.within)
+    return Compared(cell, DIFFERENT, different) if different else Compared(cell, WITHIN)
 
 
 def _changed(mine: Any, theirs: Any, name: str = "") -> Iterator[str]:
