@@ -114,6 +114,16 @@ def test_commands_can_be_pasted(monkeypatch):
         assert ran[-1].settings == wanted.settings
 
 
+def test_one_setting_by_name(monkeypatch):
+    ran = []
+    monkeypatch.setattr(cli, "run_cell", lambda cell, given, quiet: ran.append(cell) or cell.executed)
+    monkeypatch.setattr(cli, "outcome", lambda cell: "")
+    words = ["-p", "preset", "smoke", "-p", "settings.lambda1", "0.5", "-p", "settings", '{"lr": 0.3}']
+    assert cli.main(["run", "01_untrain", *words]) == 0
+    assert ran[0].settings == {"lambda1": 0.5, "lr": 0.3}
+    assert cli.main(["run", "06_tables", "-p", "settings.lambda1", "0.5"]) == 2
+
+
 def test_status_of_nothing(capsys):
     assert cli.main(["status", "--preset", "smoke"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -15,7 +15,16 @@ from wfnb.paths import published_folder
 from wfnb.reproduction import comparing
 from wfnb.reproduction.answers import ANSWERS
 from wfnb.reproduction.cells import Cell, graph
-from wfnb.reproduction.comparing import DIFFERENT, SAME, SETTINGS, WITHIN, compare, compare_cell
+from wfnb.reproduction.comparing import (
+    DAMAGED,
+    DIFFERENT,
+    MISSING,
+    SAME,
+    SETTINGS,
+    WITHIN,
+    compare,
+    compare_cell,
+)
 from wfnb.reproduction.publishing import publish
 from wfnb.reproduction.records import MissingRunError, finished, is_current, published
 from wfnb.reproduction.runs import Run
@@ -214,10 +223,23 @@ def test_a_changed_published_file_is_named():
     publish("smoke")
     file = published_folder() / TRAIN.path / "metrics.json"
     file.write_text(file.read_text().replace("90.0", "99.0"))
-    with pytest.raises(
-        MissingRunError, match=r"metrics.json .* does not match .* git checkout -- .*metrics.json"
-    ):
-        compare("smoke")
+    message = r"metrics.json of the published run .* does not match .* git checkout -- .*metrics.json"
+    (found,) = compare("smoke")
+    assert found.verdict == DAMAGED
+    assert re.search(message, found.details[0])
+    assert cli.main(["compare", "smoke"]) == 1
+    # also where you have run another cell only
+    finish(Cell("train", "smoke", "digits", "vit_t"))
+    (TRAIN.folder / "run.json").unlink()
+    assert [one.verdict for one in compare("smoke")] == [MISSING, DAMAGED]
+
+
+def test_a_damaged_run_of_ones_own_does_not_stop_the_others():
+    finish()
+    other = finish(Cell("train", "smoke", "digits", "vit_t"))
+    publish("smoke")
+    (other.folder / "metrics.json").write_text("{}")
+    assert [one.verdict for one in compare("smoke")] == [SAME, DAMAGED]
 
 
 def test_numbers_leave_out_lists_and_texts():

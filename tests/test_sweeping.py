@@ -9,6 +9,7 @@ import torch
 from wfnb import cli, figures
 from wfnb.reproduction import sweeping
 from wfnb.reproduction.cells import Cell
+from wfnb.reproduction.publishing import publish
 from wfnb.reproduction.runs import Run
 
 PARAMETERS = {"preset": "smoke", "dataset": "digits", "arch": "resnet18", "recipe": "wfnb", "seed": 0}
@@ -131,7 +132,8 @@ def test_the_command_line_runs_what_is_missing(monkeypatch, capsys):
     ("arguments", "words"),
     [
         (["02_baselines", "-p", "settings.lambda1", "1,2"], "'02_baselines'"),
-        (["01_untrain"], "list of values"),
+        (["01_untrain"], "-p settings.lambda1 0.1,1.0"),
+        (["01_untrain", "-p", "settings.lambda1", "0.1", "-j", "0"], "--cores must be 1 or more, not 0"),
         (["01_untrain", "-p", "settings.lambda1", "a,b"], "'lambda1'"),
         (["01_untrain", "-p", "sead", "0,1"], "'seed'"),
     ],
@@ -142,6 +144,17 @@ def test_wrong_arguments_are_one_line(arguments, words, capsys, runs_folder):
     assert words in error
     assert error.count("\n") == 1
     assert not runs_folder.exists()
+
+
+def test_originals_without_published_weights_are_trained_first(monkeypatch):
+    train = Cell("train", "smoke", "digits", "resnet18")
+    Run(train, torch.device("cpu")).finish({}, {"model.safetensors": {"weight": torch.zeros(600_000)}})
+    publish("smoke")  # too large: the weights are not published
+    (train.folder / "run.json").unlink()
+    ran = []
+    monkeypatch.setattr(sweeping, "_run", lambda cell, device: ran.append(cell.step) or 0)
+    sweeping.run_points(sweeping.points("untrain", PARAMETERS, {"settings.lambda1": [0.1]}))
+    assert ran == ["train", "untrain"]
 
 
 @pytest.mark.slow

@@ -58,7 +58,8 @@ def argument_parser() -> argparse.ArgumentParser:
     command.set_defaults(call=run_notebook)
     add = command.add_argument
     add("notebook", help="its name or step, such as 01_untrain or untrain")
-    add("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="repeat")
+    one = "a parameter, or settings.NAME for one setting; repeat"
+    add("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=one)
     add("-o", "--output", type=Path, help="the executed notebook (default: beside the results)")
     add("--if-changed", action="store_true", help="do nothing if its results are up to date")
     add("-v", "--verbose", action="store_true", help="show what the notebook prints")
@@ -91,7 +92,9 @@ def argument_parser() -> argparse.ArgumentParser:
     command.set_defaults(call=compare_with_published)
     command.add_argument("preset", nargs="?", default="quick", help=preset)
 
-    command = commands.add_parser("publish", help="copy what is small and final to runs/published/")
+    command = commands.add_parser(
+        "publish", help="replace published results by your own, where small and final"
+    )
     command.set_defaults(call=publish_runs)
     command.add_argument("preset", help=f"{preset.partition(' (')[0]}, or bench for the measurements")
 
@@ -115,7 +118,7 @@ def run_notebook(options: argparse.Namespace) -> int:
     """``wfnb run``: execute a notebook, or accept its finished results."""
     step = step_named(options.notebook)
     notebook = notebooks_folder() / f"{STEPS[step].notebook}.ipynb"
-    given = {name: parse_parameter(notebook, name, text) for name, text in options.parameter}
+    given = given_parameters(notebook, options.parameter)
     cell = Cell.of(step, check_parameters(notebook, given))
     if given.get("device", "auto") != "auto":
         from wfnb.device import as_device
@@ -133,6 +136,18 @@ def run_notebook(options: argparse.Namespace) -> int:
             print(f"{cell.path}: up to date")
             return 0
         return execute_notebook(options, cell, given)
+
+
+def given_parameters(notebook: Path, words: list[list[str]]) -> dict[str, Any]:
+    """A notebook's parameters from ``-p NAME VALUE``; ``settings.NAME`` is one of its settings."""
+    given: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for name, text in words:
+        if name.startswith("settings."):
+            settings[name.removeprefix("settings.")] = parse_value(text)
+        else:
+            given[name] = parse_parameter(notebook, name, text)
+    return given | ({"settings": given.get("settings", {}) | settings} if settings else {})
 
 
 def step_named(name: str) -> str:
@@ -184,6 +199,8 @@ def sweep_notebook(options: argparse.Namespace) -> int:
     """``wfnb sweep``: run all points, then the notebook that shows them; exit code 1 if a point failed."""
     from wfnb.reproduction.sweeping import points_of, run_points
 
+    if options.cores < 1:
+        raise ValueError(f"--cores must be 1 or more, not {options.cores}.")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the points run side by side
     step = step_named(options.notebook)
     given, over = sweep_parameters(step, options.parameter)
@@ -213,11 +230,11 @@ def sweep_parameters(step: str, words: list[list[str]]) -> tuple[dict[str, Any],
 
 def compare_with_published(options: argparse.Namespace) -> int:
     """``wfnb compare``; the exit code is 1 if a cell differs from the published one."""
-    from wfnb.reproduction.comparing import DIFFERENT, compare, report
+    from wfnb.reproduction.comparing import DAMAGED, DIFFERENT, compare, report
 
     found = compare(options.preset)
     print(report(found))
-    return int(any(one.verdict == DIFFERENT for one in found))
+    return int(any(one.verdict in (DIFFERENT, DAMAGED) for one in found))
 
 
 def publish_runs(options: argparse.Namespace) -> int:

@@ -151,7 +151,7 @@ def validated(forget: Forget, k: int) -> tuple[int, ...] | Tensor | None:
         low, high = torch.stack(forget.aminmax()).tolist() if known and len(forget) else (0, 0)
         if not 0 <= low <= high < k:
             worst = low if low < 0 else high
-            raise IndexError(f"no row {worst}: a class is a integer from 0 to {k - 1}.")
+            raise IndexError(f"no row {worst}: a class is an integer from 0 to {k - 1}.")
         return forget
     if isinstance(forget, set | frozenset):
         if not forget:
@@ -176,5 +176,5 @@ def _validated_class(given: Any, k: int) -> int:
             f"not {type(given).__name__} {given!r}."
         ) from None
     if not 0 <= c < k:
-        raise IndexError(f"no class {c}: a class is a integer from 0 to {k - 1}.")
+        raise IndexError(f"no class {c}: a class is an integer from 0 to {k - 1}.")
     return c

@@ -46,7 +46,7 @@ def _untrain(metrics: Metrics) -> str:
     with_row, before = metrics["probe_recall_pct"], metrics["probe_recall_original_pct"]
     return (
         f"{text} A linear probe still recognises {with_row:.1f} % of the forgotten class's images, and "
-        f"{before:.1f} % in the original: {_points(with_row - before)}."
+        f"{before:.1f} % in the original: {_points(round(with_row, 1) - round(before, 1))}."
     )
 
 

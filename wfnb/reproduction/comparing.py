@@ -29,8 +29,9 @@ __all__ = ["TOLERANCE", "Compared", "Difference", "compare", "compare_cell", "nu
 
 # by the end of a number's name: the difference up to which it never counts
 TOLERANCE = {"_pct": 1.0, "zrf": 0.02, "_auc": 0.05, "_epochs": 1.0}
-SAME, WITHIN, DIFFERENT, SETTINGS, MISSING = (
+SAME, WITHIN, DIFFERENT, SETTINGS, MISSING, DAMAGED = (
     "the same to the digit", "within the spread", "different", "made with other settings", "not published",
+    "damaged",
 )  # fmt: skip
 
 
@@ -82,16 +83,30 @@ def numbers(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def compare(preset: str) -> list[Compared]:
     """Compare each cell of a preset that you have run, tables excepted.
 
+    A cell is *damaged* if one of its files, yours or published, does not match its ``run.json``. The
+    published files of cells that you have not run are checked, too.
+
     Raises:
         ValueError: The preset is unknown.
-        MissingRunError: You have run none of its cells, or a published file was changed.
+        MissingRunError: You have run none of its cells.
     """
     cells = [cell for cell in graph(preset) if cell.arch and (cell.folder / "run.json").is_file()]
     if not cells:
         raise MissingRunError(
             f"no finished run of {preset}: make them with: wfnb reproduce --preset {preset}"
         )
-    return [compare_cell(cell) for cell in cells]
+    others = [cell for cell in graph(preset) if cell.arch and cell not in cells]
+    return [*map(compare_cell, cells), *filter(None, map(_damaged, others))]
+
+
+def _damaged(cell: Cell) -> Compared | None:
+    """The verdict on a published run if one of its files was changed."""
+    try:
+        published(cell)
+    except MissingRunError as error:
+        if "no finished run" not in str(error):
+            return Compared(cell, DAMAGED, (str(error),))
+    return None
 
 
 def compare_cell(cell: Cell) -> Compared:
@@ -99,13 +114,14 @@ def compare_cell(cell: Cell) -> Compared:
     if cell.settings:
         changed = ", ".join(f"{name} = {value}" for name, value in cell.settings.items())
         return Compared(cell, SETTINGS, (f"{changed}: differs from the preset's, so nothing is compared",))
-    mine = own(cell, "metrics.json")
+    try:
+        mine = own(cell, "metrics.json")
+    except MissingRunError as error:
+        return Compared(cell, DAMAGED, (str(error),))
     try:
         theirs = published(cell)
-    except MissingRunError as error:
-        if "no finished run" not in str(error):
-            raise
-        return Compared(cell, MISSING)
+    except MissingRunError:
+        return _damaged(cell) or Compared(cell, MISSING)
     settings = list(_changed(mine.record["settings"], theirs.record["settings"]))
     if settings:
         return Compared(cell, SETTINGS, tuple(settings))
@@ -179,13 +195,14 @@ def _allowed(name: str, values: list[float], repeats: tuple[float, int]) -> floa
 
 def report(found: list[Compared]) -> str:
     """The comparison as text: how many cells of each verdict, and each cell that is not the same."""
-    lines = [f"your runs beside the published ones: {len(found)} cells"]
-    for verdict in (SAME, WITHIN, DIFFERENT, SETTINGS, MISSING):
+    own_cells = sum((one.cell.folder / "run.json").is_file() for one in found)
+    lines = [f"your runs beside the published ones: {own_cells} cells"]
+    for verdict in (SAME, WITHIN, DIFFERENT, SETTINGS, MISSING, DAMAGED):
         count = sum(one.verdict == verdict for one in found)
         if count:
             lines.append(f"  {verdict:<25} {count}")
     for one in found:
-        if one.verdict in (DIFFERENT, SETTINGS):
+        if one.verdict in (DIFFERENT, SETTINGS, DAMAGED):
             lines.append(f"{one.cell.path}: {one.verdict}")
             lines += [f"  {detail}" for detail in one.details]
     return "\n".join(lines)

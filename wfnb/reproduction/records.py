@@ -123,7 +123,8 @@ def _record(cell: Cell, folder: Path, remedy: str) -> dict[str, Any]:
 
 def _check_hash(cell: Cell, file: Path, record: dict[str, Any], remedy: str) -> None:
     if not file.is_file() or sha256(file) != record["outputs"].get(file.name):
-        raise MissingRunError(f"{file.name} of run {cell.path} does not match its run.json: {remedy}")
+        kind = "run" if file.parent == cell.folder else "the published run"
+        raise MissingRunError(f"{file.name} of {kind} {cell.path} does not match its run.json: {remedy}")
 
 
 def found(step: str) -> list[Cell]:

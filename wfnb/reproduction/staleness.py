@@ -29,6 +29,7 @@ PLUMBING = {
     f"wfnb.{module}" for module in (
         "checks", "evaluation.verdicts", "figures", "paths", "progress", "recipes", "reproduction.cells",
         "reproduction.notebooks", "reproduction.presets", "reproduction.records", "reproduction.runs",
+        "reproduction.sweeping",
     )
 }  # fmt: skip
 INPUTS = "wfnb.reproduction.inputs", "RunInputs"  # what `runs.start` gives every notebook

@@ -14,6 +14,7 @@ from wfnb.checks import check_choice
 from wfnb.progress import Progress
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.notebooks import check_parameters
+from wfnb.reproduction.publishing import WEIGHTS
 from wfnb.reproduction.records import MissingRunError, finished, is_current, own
 from wfnb.reproduction.steps import STEPS
 
@@ -42,7 +43,8 @@ def points(step: str, parameters: Mapping[str, Any], over: Values) -> list[Point
     check_choice("notebook to sweep", step, SWEPT)
     if not over or not all(isinstance(values, list | tuple) and values for values in over.values()):
         raise ValueError(
-            f"a sweep needs a list of values by name, such as settings.lambda1: [0.1, 1.0], not {over!r}."
+            "a sweep needs a list of values for at least one name, such as -p settings.lambda1 0.1,1.0 "
+            f"(in the notebook: over = {{'settings.lambda1': [0.1, 1.0]}}), not {over!r}."
         )
     notebook = Cell(step, "").notebook
     found: list[Point] = []
@@ -89,11 +91,12 @@ def run_points(swept: Sequence[Point], cores: int = 1, device: str = "auto") -> 
 
 
 def _is_there(cell: Cell) -> bool:
+    """Whether a needed run is there with its weights, which are not published of all seeds."""
     try:
-        finished(cell)
+        run = finished(cell)
     except MissingRunError:
         return False
-    return True
+    return all((run.folder / name).is_file() for name in run.record["outputs"] if name in WEIGHTS)
 
 
 def _run(cell: Cell, device: str) -> int:
