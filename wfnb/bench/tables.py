@@ -72,10 +72,12 @@ def missed_table(results: dict[str, Any]) -> pd.DataFrame:
 
 def styled(table: pd.DataFrame) -> "Styler":
     """A table as notebooks show it: whole texts, aligned at the left; only long texts are wrapped."""
-    short = [name for name in table.columns if name not in ("reason", "missed by")]
+    long = [name for name in table.columns if name in ("reason", "missed by")]
+    short = [name for name in table.columns if name not in long]
     return (
         table.style.set_properties(**{"text-align": "left"})
         .set_properties(subset=short, **{"white-space": "nowrap"})
+        .set_properties(subset=long, **{"min-width": "18em"})
         .set_table_styles(
             [
                 {"selector": "th", "props": "text-align: left"},
