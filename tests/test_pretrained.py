@@ -257,7 +257,10 @@ def test_relative_paths_of_a_folder_and_a_checkpoint(pictures, runs_folder, monk
     assert run(*given, *few) == 0, capsys.readouterr().err
     (folder,) = [path.parent for path in runs_folder.rglob("merged.safetensors")]
     metrics, record = (json.loads((folder / name).read_text()) for name in ("metrics.json", "run.json"))
-    assert folder.name == "your_network-wfnb-net"
+    # the name tells all that differs from the defaults, and two files of one name apart
+    assert re.fullmatch(
+        r"your_network-wfnb,checkpoint=net-\w{6},forget_class=2,batch_size=4,steps=1", folder.name
+    )
     assert metrics["merged_class"] == WNIDS[2]
     assert metrics["merged_logit_difference"] < 1e-4
     assert 0 <= metrics["probe_recall_pct"] <= 100

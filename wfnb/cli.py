@@ -74,12 +74,6 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar=setting, help="untrain/resnet18.lambda1=1.0; repeat")
     add("snakemake", nargs="*", help="after --: further arguments to snakemake")
 
-    command = commands.add_parser(
-        "status", help="list a preset's cells: up to date, stale, missing; other runs"
-    )
-    command.set_defaults(call=print_status)
-    command.add_argument("--preset", default="quick", help=preset)
-
     command = commands.add_parser("sweep", help="run a notebook with several values of a setting")
     command.set_defaults(call=sweep_notebook)
     add = command.add_argument
@@ -88,15 +82,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUES"), help=values)
     add("-j", "--cores", type=int, default=os.cpu_count(), help="runs at once (default: one a core)")
 
-    command = commands.add_parser("compare", help="your finished cells beside the published ones")
-    command.set_defaults(call=compare_with_published)
-    command.add_argument("preset", nargs="?", default="quick", help=preset)
-
-    command = commands.add_parser(
-        "publish", help="replace published results by your own, where small and final"
-    )
-    command.set_defaults(call=publish_runs)
-    command.add_argument("preset", help=f"{preset.partition(' (')[0]}, or bench for the measurements")
+    _add_commands_on_results(commands, preset)
 
     command = commands.add_parser(
         "app", help="serve the explorer as a web page (makes a run if there is none)"
@@ -112,6 +98,24 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--repeats", type=int, default=7, help="pairs of measurements behind a ratio (default: 7)")
     return parser
+
+
+def _add_commands_on_results(commands: Any, preset: str) -> None:
+    command = commands.add_parser(
+        "status", help="list a preset's cells: up to date, stale, missing; other runs"
+    )
+    command.set_defaults(call=print_status)
+    command.add_argument("--preset", default="quick", help=preset)
+
+    command = commands.add_parser("compare", help="your finished cells beside the published ones")
+    command.set_defaults(call=compare_with_published)
+    command.add_argument("preset", nargs="?", default="quick", help=preset)
+
+    command = commands.add_parser(
+        "publish", help="replace published results by your own, where small and final"
+    )
+    command.set_defaults(call=publish_runs)
+    command.add_argument("preset", help=f"{preset.partition(' (')[0]}, or bench for the measurements")
 
 
 def run_notebook(options: argparse.Namespace) -> int:
