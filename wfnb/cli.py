@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wfnb.checks import check_choice
-from wfnb.paths import from_here, held, notebooks_folder
+from wfnb.paths import from_here, held
 from wfnb.reproduction.cells import Cell, graph
 from wfnb.reproduction.comparing import outcome
 from wfnb.reproduction.notebooks import (
@@ -121,7 +121,7 @@ def _add_commands_on_results(commands: Any, preset: str) -> None:
 def run_notebook(options: argparse.Namespace) -> int:
     """``wfnb run``: execute a notebook, or accept its finished results."""
     step = step_named(options.notebook)
-    notebook = notebooks_folder() / f"{STEPS[step].notebook}.ipynb"
+    notebook = Cell(step, "").notebook
     given = given_parameters(notebook, options.parameter)
     cell = Cell.of(step, check_parameters(notebook, given))
     if given.get("device", "auto") != "auto":

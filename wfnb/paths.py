@@ -8,12 +8,13 @@ published results.
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = [
-    "data_folder", "from_here", "held", "notebooks_folder", "project_root", "published_folder", "runs_folder",
-    "write_whole",
+    "data_folder", "from_here", "held", "notebooks_folder", "project_root", "published_folder",
+    "replace_folder", "runs_folder", "write_whole",
 ]  # fmt: skip
 
 
@@ -58,6 +59,15 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the folder ``new`` in the place of ``target``, which may be missing; both on one disk."""
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(new, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

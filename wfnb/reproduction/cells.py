@@ -94,10 +94,8 @@ class Cell:
         for key in sorted(self.settings):
             step, _, name = key.rpartition(".")
             one = replace(self, settings={key: self.settings[key]})
-            changed, plain = (
-                one._in_force(step or self.step),
-                replace(one, settings={})._in_force(step or self.step),
-            )
+            changed = one._in_force(step or self.step)
+            plain = replace(one, settings={})._in_force(step or self.step)
             if changed != plain:
                 kept[key] = changed[0][name]
         return replace(self, settings=kept)
@@ -112,6 +110,11 @@ class Cell:
     def plan(self) -> Preset:
         """The cell's preset."""
         return preset_named(self.preset)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether its figures stand for the preset's: the first seed, recipe ``wfnb`` or none."""
+        return self.seed == self.plan.seeds[0] and self.recipe in ("", "wfnb")
 
     @property
     def path(self) -> str:

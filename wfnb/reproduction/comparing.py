@@ -17,12 +17,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 from typing import Any
 
 from wfnb.paths import from_here
 from wfnb.reproduction.answers import answer
 from wfnb.reproduction.cells import Cell, graph
-from wfnb.reproduction.records import Finished, MissingRunError, own, published
+from wfnb.reproduction.records import Finished, MissingRunError, is_published, nothing_run, own, published
 from wfnb.reproduction.steps import STEPS
 
 __all__ = ["TOLERANCE", "Compared", "Difference", "compare", "compare_cell", "numbers", "outcome", "report"]
@@ -90,22 +91,20 @@ def compare(preset: str) -> list[Compared]:
         ValueError: The preset is unknown.
         MissingRunError: You have run none of its cells.
     """
-    cells = [cell for cell in graph(preset) if cell.arch and (cell.folder / "run.json").is_file()]
-    if not cells:
-        raise MissingRunError(
-            f"no finished run of {preset}: make them with: wfnb reproduce --preset {preset}"
-        )
-    others = [cell for cell in graph(preset) if cell.arch and cell not in cells]
-    return [*map(compare_cell, cells), *filter(None, map(_damaged, others))]
+    cells = [cell for cell in graph(preset) if cell.arch]
+    mine = [cell for cell in cells if (cell.folder / "run.json").is_file()]
+    if not mine:
+        raise nothing_run(preset)
+    damaged = [_damage(cell) for cell in cells if cell not in mine and is_published(cell)]
+    return [*map(compare_cell, mine), *filter(None, damaged)]
 
 
-def _damaged(cell: Cell) -> Compared | None:
+def _damage(cell: Cell) -> Compared | None:
     """The verdict on a published run if one of its files was changed."""
     try:
         published(cell)
     except MissingRunError as error:
-        if "no finished run" not in str(error):
-            return Compared(cell, DAMAGED, (str(error),))
+        return Compared(cell, DAMAGED, (str(error),))
     return None
 
 
@@ -116,12 +115,11 @@ def compare_cell(cell: Cell) -> Compared:
         return Compared(cell, SETTINGS, (f"{changed}: differs from the preset's, so nothing is compared",))
     try:
         mine = own(cell, "metrics.json")
+        if not is_published(cell):
+            return Compared(cell, MISSING)
+        theirs = published(cell)
     except MissingRunError as error:
         return Compared(cell, DAMAGED, (str(error),))
-    try:
-        theirs = published(cell)
-    except MissingRunError:
-        return _damaged(cell) or Compared(cell, MISSING)
     settings = list(_changed(mine.record["settings"], theirs.record["settings"]))
     if settings:
         return Compared(cell, SETTINGS, tuple(settings))
@@ -145,13 +143,12 @@ def _changed(mine: Any, theirs: Any, name: str = "") -> Iterator[str]:
 
 def _differences(mine: Finished, theirs: Finished) -> Iterator[Difference]:
     seeds = [dict(numbers(run.metrics)) for run in _seeds(theirs)]
+    same_seed = dict(numbers(theirs.metrics))
     for name, value in numbers(mine.metrics):
-        values = [one[name] for one in seeds if name in one]
-        if name in dict(numbers(theirs.metrics)) and value != dict(numbers(theirs.metrics))[name]:
+        if value != same_seed.get(name, value):
+            values = [one[name] for one in seeds if name in one]
             repeats = _repeats(theirs.metrics, name)
-            yield Difference(
-                name, value, sum(values) / len(values), len(values), _allowed(name, values, repeats)
-            )
+            yield Difference(name, value, fmean(values), len(values), _allowed(name, values, repeats))
 
 
 def _seeds(theirs: Finished) -> list[Finished]:
@@ -185,8 +182,7 @@ def _allowed(name: str, values: list[float], repeats: tuple[float, int]) -> floa
 
     least = next(t for end, t in TOLERANCE.items() if name.endswith(end))
     widths = [least] if len(values) > 1 else [3 * least]
-    mean = sum(values) / len(values)
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
+    spread = stdev(values) if len(values) > 1 else 0.0
     for sd, n in ((spread, len(values)), repeats):
         if n > 1:
             widths.append(float(stats.t.ppf(0.975, n - 1)) * sd * math.sqrt(1 + 1 / n))

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from wfnb.paths import runs_folder
+from wfnb.paths import replace_folder, runs_folder
 from wfnb.reproduction.cells import Cell
 from wfnb.reproduction.runs import MissingRunError, finished
 from wfnb.reproduction.settings import tag
@@ -25,23 +25,19 @@ def copy_figures(tables: Cell) -> Path:
     root = runs_folder() / tables.preset
     folder = root / f"figures{tag(tables.settings)}"
     partial = root / f".figures-{os.getpid()}"
-    old = root / f".figures-old-{os.getpid()}"
     partial.mkdir(parents=True)
     try:
         for cell in [*tables.needed(), tables]:
             for picture in _pictures(cell):
                 shutil.copyfile(picture, partial / f"{_prefix(cell)}{picture.name}")
-        if folder.is_dir():
-            os.replace(folder, old)
-        os.replace(partial, folder)
+        replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
 def _pictures(cell: Cell) -> list[Path]:
-    if cell.seed or cell.recipe not in ("", "wfnb"):
+    if not cell.is_first:
         return []
     try:
         folder = finished(cell, "metrics.json").folder

@@ -5,18 +5,24 @@ import os
 import shutil
 from pathlib import Path
 
-from wfnb.paths import published_folder, runs_folder, write_whole
+from wfnb.paths import published_folder, replace_folder, runs_folder, write_whole
 from wfnb.reproduction.answers import answer
 from wfnb.reproduction.cells import Cell, graph
-from wfnb.reproduction.records import Finished, MissingRunError, found, own, published, why_not_current
+from wfnb.reproduction.records import (
+    Finished,
+    MissingRunError,
+    found,
+    nothing_run,
+    own,
+    published,
+    why_not_current,
+)
 from wfnb.reproduction.steps import STEPS
 
 __all__ = ["publish", "publish_benchmark"]
 
 WEIGHTS = {"model.safetensors", "alpha.safetensors", "lookups.safetensors"}  # original, rows, explorer
-LARGEST_WEIGHTS = (
-    1_500_000  # bytes of a file; a ResNet-20 and its rows are published, larger networks are not
-)
+LARGEST_WEIGHTS = 1_500_000  # bytes of a file: that of a ResNet-20, not of larger networks
 LARGEST_PICTURE = 400_000  # bytes
 NUMBERS = {".json", ".csv", ".txt", ".md", ".tex", ".html"}
 
@@ -44,18 +50,16 @@ def publish(preset: str) -> dict[str, str]:
             reason = why_not_current(cell)
             outcome[cell.path] = reason or _publish_cell(cell)
     if not outcome:
-        raise MissingRunError(
-            f"no finished run of {preset}: make them with: wfnb reproduce --preset {preset}"
-        )
+        raise nothing_run(preset)
     _publish_preset(preset)
     return outcome
 
 
 def _outside_the_graph(preset: str) -> list[Cell]:
-    cells = [cell for name, step in STEPS.items() if not step.in_graph for cell in found(name)]
+    steps = [name for name, step in STEPS.items() if not step.in_graph]
     return [
         cell
-        for cell in cells
+        for cell in found(*steps)
         if cell.preset == preset and (cell.step == "sweep" or not (cell.options or cell.settings))
     ]
 
@@ -78,14 +82,13 @@ def publish_benchmark() -> list[Path]:
 
 def is_published(cell: Cell, file: Path) -> bool:
     """Whether a result of a cell is small and final, and so belongs to what the repository holds."""
-    first = STEPS[cell.step].per_preset or (cell.seed == cell.plan.seeds[0] and cell.recipe in ("", "wfnb"))
     size = file.stat().st_size
     if file.suffix == ".safetensors":
         return file.name in WEIGHTS and cell.seed == cell.plan.seeds[0] and size <= LARGEST_WEIGHTS
     if file.suffix == ".svg":
         return STEPS[cell.step].per_preset
     if file.suffix in (".png", ".ipynb"):
-        return first and (file.suffix == ".ipynb" or size <= LARGEST_PICTURE)
+        return cell.is_first and (file.suffix == ".ipynb" or size <= LARGEST_PICTURE)
     return file.suffix in NUMBERS
 
 
@@ -105,7 +108,7 @@ def _publish_cell(cell: Cell) -> str:
             shutil.copyfile(file, staging / name)
         if cell.executed.is_file() and is_published(cell, cell.executed):
             _write_notebook(cell.executed, staging / cell.executed.name, answer(cell.step, run.metrics))
-        _replace_folder(staging, target)
+        replace_folder(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return "published"
@@ -131,14 +134,6 @@ def _is_same(cell: Cell, run: Finished) -> bool:
         return False
 
 
-def _replace_folder(new: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _write_notebook(executed: Path, target: Path, text: str) -> None:
     """Copy an executed notebook; its cell tagged ``answer`` shows this run's answer, ``text``."""
     content = json.loads(executed.read_text(encoding="utf-8"))
@@ -162,6 +157,6 @@ def _publish_preset(preset: str) -> None:
         for picture in (source / "figures").glob("*.png"):
             if picture.stat().st_size <= LARGEST_PICTURE:
                 shutil.copyfile(picture, staging / picture.name)
-        _replace_folder(staging, target / "figures")
+        replace_folder(staging, target / "figures")
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -19,8 +19,20 @@ from wfnb.reproduction.staleness import code_of
 from wfnb.reproduction.steps import STEPS
 
 __all__ = [
-    "SCHEMA", "Finished", "MissingRunError", "accept", "code_hash", "finished", "found", "is_current",
-    "other_runs", "own",    "published", "why_not_current",
+    "SCHEMA",
+    "Finished",
+    "MissingRunError",
+    "accept",
+    "code_hash",
+    "finished",
+    "found",
+    "is_current",
+    "is_published",
+    "nothing_run",
+    "other_runs",
+    "own",
+    "published",
+    "why_not_current",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -76,9 +88,19 @@ def finished(cell: Cell, file: str | None = None) -> Finished:
     Raises:
         MissingRunError: There is neither, or the one there is damaged or of another schema version.
     """
-    if not (cell.folder / "run.json").is_file() and (published_folder() / cell.path / "run.json").is_file():
+    if not (cell.folder / "run.json").is_file() and is_published(cell):
         return published(cell)
     return own(cell, file)
+
+
+def is_published(cell: Cell) -> bool:
+    """Whether a run of the cell is published; its files are not checked."""
+    return (published_folder() / cell.path / "run.json").is_file()
+
+
+def nothing_run(preset: str) -> MissingRunError:
+    """The error where you have run no cell of a preset."""
+    return MissingRunError(f"no finished run of {preset}: make them with: wfnb reproduce --preset {preset}")
 
 
 def own(cell: Cell, file: str | None = None) -> Finished:
@@ -100,7 +122,7 @@ def published(cell: Cell) -> Finished:
     """
     folder = published_folder() / cell.path
     record = _record(cell, folder, f"restore it with: git checkout -- {folder}")
-    for name in ("metrics.json", *record["outputs"]):
+    for name in record["outputs"]:
         if name == "metrics.json" or (folder / name).is_file():
             _check_hash(cell, folder / name, record, f"restore it with: git checkout -- {folder / name}")
     return Finished(cell, folder, record)
@@ -127,15 +149,15 @@ def _check_hash(cell: Cell, file: Path, record: dict[str, Any], remedy: str) -> 
         raise MissingRunError(f"{file.name} of {kind} {cell.path} does not match its run.json: {remedy}")
 
 
-def found(step: str) -> list[Cell]:
-    """The cells of a step with a ``run.json``, own or published, by path; files are not checked."""
+def found(*steps: str) -> list[Cell]:
+    """The cells of these steps with a ``run.json``, own or published, by path; files are not checked."""
     cells = {}
     for root in (published_folder(), runs_folder()):
         for path in root.rglob("run.json"):
             with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
                 record = json.loads(path.read_text(encoding="utf-8"))
-                if record.get("schema") == SCHEMA and record.get("step") == step:
-                    cell = Cell.of(step, record["parameters"])
+                if record.get("schema") == SCHEMA and record.get("step") in steps:
+                    cell = Cell.of(record["step"], record["parameters"])
                     if path.parent == root / cell.path:
                         cells[cell.path] = cell
     return [cells[path] for path in sorted(cells)]

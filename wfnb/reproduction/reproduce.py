@@ -33,7 +33,7 @@ def reproduce(preset: str, settings: str = "", cores: int = 1, snakemake: Sequen
     of any kind the same call continues from there.
 
     Args:
-        settings: Changes to the preset's settings, as ``cells.parse_settings`` reads them.
+        settings: Changes to the preset's settings, as ``settings.parse_settings`` reads them.
         cores: How many cells run at once.
         snakemake: Further arguments to Snakemake, such as ``--profile profiles/slurm``; with ``--dry-run`` no
             tables are printed.
